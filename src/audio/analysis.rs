@@ -1,0 +1,1 @@
+//! Measurements on recordings: tones, levels, delay, spectrogram.

@@ -1,0 +1,1 @@
+//! The port graph: named sources and sinks of typed formats; sinks mix what is connected to them.

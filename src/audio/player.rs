@@ -1,0 +1,1 @@
+//! Wav files and bytes as a source.

@@ -1,0 +1,1 @@
+//! A bounded, lock-free ring of samples between two threads.

@@ -1,0 +1,226 @@
+//! Everything that becomes a notification: one enum, and the immutable snapshot of a session that travels with it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::media::CodecKind;
+use crate::sip::transport::Transport;
+use crate::sip::uri::Uri;
+use bytes::Bytes;
+
+/// Names a session of one engine; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Names an account of one engine; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AccountId(pub u64);
+
+/// Names an application's request outside sessions (OPTIONS, …); never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// The states of the Middleware API's session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SessionState {
+    #[default]
+    Null,
+    Calling,
+    Incoming,
+    Accepting,
+    Established,
+    Proposing,
+    Proposed,
+    Terminating,
+    Terminated,
+}
+
+impl SessionState {
+    /// The name in the API: "NULL", "CALLING", …
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Null => "NULL",
+            Self::Calling => "CALLING",
+            Self::Incoming => "INCOMING",
+            Self::Accepting => "ACCEPTING",
+            Self::Established => "ESTABLISHED",
+            Self::Proposing => "PROPOSING",
+            Self::Proposed => "PROPOSED",
+            Self::Terminating => "TERMINATING",
+            Self::Terminated => "TERMINATED",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallDirection {
+    Incoming,
+    Outgoing,
+}
+
+/// Who caused it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Originator {
+    Local,
+    Remote,
+}
+
+/// Which stream types are meant; the API shows them as a list of "audio" and "chat".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Streams {
+    pub audio: bool,
+    pub chat: bool,
+}
+
+/// The address, port and transport a request is sent to (the API's `Route`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// An IP address or a host name.
+    pub address: String,
+    pub port: u16,
+    pub transport: Transport,
+}
+
+/// What a session looks like right after an event. Every field is an attribute of the API (`session-api` A1–A29).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    pub state: SessionState,
+    pub direction: Option<CallDirection>,
+    pub account: Option<AccountId>,
+    pub call_id: Option<Arc<str>>,
+    pub local_uri: Option<Uri>,
+    pub remote_uri: Option<Uri>,
+    pub remote_display_name: Option<Arc<str>>,
+    pub remote_user_agent: Option<Arc<str>>,
+    pub route: Option<Route>,
+    pub transport: Option<Transport>,
+    pub peer_address: Option<SocketAddr>,
+    /// Set by the engine's wall clock with the event that starts or ends the call.
+    pub start_time: Option<SystemTime>,
+    pub stop_time: Option<SystemTime>,
+    pub on_hold_by_local: bool,
+    pub on_hold_by_remote: bool,
+    pub proposed_streams: Streams,
+    pub has_audio: bool,
+    pub has_chat: bool,
+    pub audio: Option<AudioSnapshot>,
+    pub local_sdp: Option<Arc<str>>,
+    pub remote_sdp: Option<Arc<str>>,
+    /// Headers of the INVITE and of its last response, in order, as they came.
+    pub request_headers: Option<Arc<Vec<(String, String)>>>,
+    pub response_headers: Option<Arc<Vec<(String, String)>>>,
+    pub end_reason: Option<Arc<str>>,
+    /// Code and reason of SIPSessionDidFail.
+    pub failure: Option<(u16, Arc<str>)>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AudioSnapshot {
+    pub codec: Option<CodecKind>,
+    pub sample_rate: Option<u32>,
+    /// The suite's name while SRTP is in use.
+    pub srtp_suite: Option<&'static str>,
+    pub local_rtp: Option<SocketAddr>,
+    pub remote_rtp_sdp: Option<SocketAddr>,
+    pub remote_rtp_received: Option<SocketAddr>,
+    pub recording_file_name: Option<PathBuf>,
+}
+
+/// One thing that happened, in the order it happened. `session` is the sender, `None` for the engine itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Event {
+    pub session: Option<SessionId>,
+    /// The session right after the event.
+    pub snapshot: Option<Arc<Snapshot>>,
+    pub kind: EventKind,
+}
+
+/// What happened. Names and data keys: `session-api` §1.3 and `python-api`; `src/python` holds the table to Python.
+#[derive(Clone, Debug, PartialEq)]
+pub enum EventKind {
+    SessionChangedState {
+        prev_state: SessionState,
+        state: SessionState,
+    },
+    SessionNewIncoming {
+        streams: Streams,
+    },
+    SessionNewOutgoing {
+        streams: Streams,
+    },
+    SessionGotRingIndication,
+    SessionWillStart,
+    SessionDidStart,
+    SessionDidFail {
+        originator: Originator,
+        code: u16,
+        reason: Arc<str>,
+    },
+    SessionWillEnd,
+    SessionDidEnd {
+        originator: Originator,
+        end_reason: Option<Arc<str>>,
+    },
+    SessionGotHoldRequest {
+        originator: Originator,
+    },
+    SessionGotUnholdRequest {
+        originator: Originator,
+    },
+    SessionWillStartRecordingAudio {
+        file_name: PathBuf,
+    },
+    SessionDidStartRecordingAudio {
+        file_name: PathBuf,
+    },
+    SessionWillStopRecordingAudio {
+        file_name: PathBuf,
+    },
+    SessionDidStopRecordingAudio {
+        file_name: PathBuf,
+        error: Option<Arc<str>>,
+    },
+    SessionGotNoAudio,
+    SessionGotDTMF {
+        digit: char,
+    },
+    SessionGotStreamUpdate {
+        streams: Streams,
+    },
+    /// The next route is tried (ruling R19); `code` and `reason` tell why the one before failed.
+    SessionDidChangeRoute {
+        route: Route,
+        code: u16,
+        reason: Arc<str>,
+    },
+    SessionAudioUnderrun {
+        missing_ms: u32,
+    },
+    /// The answer to an application's OPTIONS: a final code (408 when none came) and the round trip in seconds.
+    OptionsDidAnswer {
+        request: RequestId,
+        code: u16,
+        reason: Arc<str>,
+        rtt: Option<f64>,
+    },
+    EngineWillStart,
+    EngineDidStart,
+    EngineDidFail {
+        error: Arc<str>,
+    },
+    EngineWillEnd,
+    EngineDidEnd,
+    /// One message sent or received, when tracing is on; keys and passwords are masked.
+    EngineSIPTrace {
+        received: bool,
+        source: SocketAddr,
+        destination: SocketAddr,
+        transport: Transport,
+        data: Bytes,
+    },
+    EngineGotException {
+        error: Arc<str>,
+    },
+}

@@ -1,0 +1,1 @@
+//! PyO3: arguments in, errors and events out, no decisions.

@@ -1,0 +1,1 @@
+//! The jitter buffer: reorders, waits, conceals; its clock is injected.

@@ -1,0 +1,11 @@
+//! RTP on the wire and the RTP session: packets, RTCP, SRTP, source lock, jitter buffer, RFC 4733 events.
+//!
+//! All sans-IO: packets and `now` in, packets, frames and events out. Nothing here allocates per packet.
+
+pub mod dtmf;
+pub mod jitter;
+pub mod packet;
+pub mod rtcp;
+pub mod session;
+pub mod source;
+pub mod srtp;

@@ -1,0 +1,1 @@
+//! RTCP reports (RFC 3550 §6).

@@ -1,0 +1,1 @@
+//! Which source is believed: symmetric RTP with source lock.

@@ -1,0 +1,1 @@
+//! `a=crypto` of SDES (RFC 4568).

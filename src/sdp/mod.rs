@@ -1,0 +1,5 @@
+//! Session descriptions (RFC 4566/8866, lines kept by `sdp-types`) and offer/answer for audio (RFC 3264).
+
+pub mod crypto;
+pub mod description;
+pub mod negotiation;

@@ -1,0 +1,1 @@
+//! The INVITE session: its states, verbs and notifications.
