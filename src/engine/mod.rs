@@ -1,2 +1,19 @@
 //! Sockets, clocks, threads and files: the only module that does I/O.
+//!
+//! [`Engine`] is a cheap handle; behind it run the lanes. *Signalling*: one thread with a tokio current-thread runtime
+//! that owns the [`crate::ua::UserAgent`] and every SIP socket. *Media*: a few threads, each with its own poll over the
+//! RTP sockets of its calls and one 20 ms tick. *Disk*: one thread that feeds players from files and recordings to
+//! files. Between lanes there are only bounded queues; [`Engine::stats`] shows each.
 #![allow(clippy::disallowed_methods)] // the one place with clocks and waits
+
+mod audio;
+mod error;
+mod handle;
+mod options;
+mod stats;
+
+pub use audio::{AudioFrame, AudioHandle, AudioStatistics, Bridge, FrameReader, FrameWriter, PlaySource, Playback};
+pub use error::EngineError;
+pub use handle::{Addresses, Engine, StopReport, TimedEvent};
+pub use options::EngineOptions;
+pub use stats::{DiskStats, EngineStats, EventQueueStats, MediaThreadStats, QueueStats, TransportStats};
