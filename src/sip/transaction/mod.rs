@@ -1,11 +1,43 @@
 //! The four transactions of RFC 3261 §17 with the corrections of RFC 6026, in one table with one timer queue.
+//!
+//! [`Transactions`] takes messages and time, and gives back bytes to send and what the transaction user (TU) must know.
+//! It matches each message to its transaction (`key`), repeats what UDP may have lost, absorbs what was repeated, and
+//! acknowledges failures. The machines are `client_invite`, `client`, `server_invite` and `server`; each holds its state,
+//! its deadlines and only those bytes it may have to send again. The 2xx of an INVITE and its ACK are the TU's
+//! (RFC 3261 §13.3.1.4).
 
+mod client;
+mod client_invite;
+mod key;
+mod server;
+mod server_invite;
+#[cfg(test)]
+mod tests;
+mod timers;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::message::{Message, Method};
+use self::client::Client;
+use self::client_invite::ClientInvite;
+pub use self::key::reply_flow;
+use self::server::Server;
+use self::server_invite::{AckIs, ServerInvite};
+use self::timers::{Owner, TimerQueue};
+pub use self::timers::{T1, T2, T4, TRANSACTION_TIMEOUT};
+use super::message::{HeaderName, Message, Method};
 use super::transport::Flow;
+
+/// Most transactions at once, clients and servers together: at 3,000 calls a second about 32 s of INVITEs and BYEs, and
+/// some 200 MB. A request beyond it is dropped without an answer and counted: under such a load an answer to each would
+/// only add to it, and the peer's own retransmissions are its second chance.
+pub const MAX_TRANSACTIONS: usize = 262_144;
+
+/// How many of those a peer's requests cannot take: one BYE for each session there can be.
+pub const RESERVED_FOR_CLIENTS: usize = 16_384;
 
 /// Names a client transaction of this table; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,15 +52,17 @@ pub struct ServerId(pub u64);
 pub enum Output {
     /// Send these bytes. `client` is set for requests, so that a transport error can be told to that transaction.
     Transmit { flow: Flow, bytes: Bytes, client: Option<ClientId> },
-    /// A new request (never an ACK to a failure, never a retransmission).
+    /// A new request (never an ACK to a failure, never a retransmission). `flow` is where its responses go, see
+    /// [`reply_flow`].
     Request { server: ServerId, request: Message, flow: Flow },
     /// An ACK that matches no failure response: it confirms a 2xx (or nothing).
     Ack { request: Message, flow: Flow },
     /// A CANCEL; `invite` is the INVITE transaction it matches (RFC 3261 §9.2). The TU answers it through `server`.
     Cancel { server: ServerId, invite: Option<ServerId>, request: Message, flow: Flow },
     /// A response for a client transaction: each provisional, the first final, and every 2xx of an INVITE (RFC 6026 §7.2).
+    /// Responses to a CANCEL of [`Transactions::cancel`] are not told.
     Response { client: ClientId, response: Message, flow: Flow },
-    /// No final response in time (timers B, F): the TU treats it as 408.
+    /// No final response in time (timers B, F, or 64·T1 after CANCEL): the TU treats it as 408.
     TimedOut { client: ClientId },
     /// The transport could not send; the TU treats it as 503.
     TransportFailed { client: ClientId, error: String },
@@ -38,9 +72,82 @@ pub enum Output {
     StrayResponse { response: Message, flow: Flow },
 }
 
+/// What the table has seen, for statistics. All but the last four are ordinary on a lossy network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub requests_resent: u64,
+    pub responses_resent: u64,
+    /// Requests and failures that came again.
+    pub retransmissions_received: u64,
+    /// Client transactions without a final response in time.
+    pub timed_out: u64,
+    /// Failures without an ACK (timer H).
+    pub unacknowledged: u64,
+    /// Responses of no transaction, or that its state has no use for; 2xx to INVITE are told instead.
+    pub dropped_responses: u64,
+    /// ACKs while there is nothing to acknowledge.
+    pub dropped_acks: u64,
+    /// Requests whose headers do not say to which transaction they belong.
+    pub dropped_requests: u64,
+    pub transport_errors: u64,
+    /// Requests other than INVITE that the TU left without a final answer for 64·T1.
+    pub unanswered: u64,
+    /// Requests beyond [`MAX_TRANSACTIONS`].
+    pub refused_by_limit: u64,
+}
+
+/// Where the machines put what they want done and what they have seen.
+#[derive(Debug, Default)]
+struct Sink {
+    outputs: VecDeque<Output>,
+    stats: Stats,
+}
+
+impl Sink {
+    fn send(&mut self, output: Output) {
+        self.outputs.push_back(output);
+    }
+}
+
+#[derive(Debug)]
+enum ClientMachine {
+    Invite(ClientInvite),
+    Other(Client),
+}
+
+#[derive(Debug)]
+struct ClientEntry {
+    machine: ClientMachine,
+    method: Method,
+    key: Arc<[u8]>,
+    armed: Option<Instant>,
+}
+
+#[derive(Debug)]
+enum ServerMachine {
+    Invite(ServerInvite),
+    Other(Server),
+}
+
+#[derive(Debug)]
+struct ServerEntry {
+    machine: ServerMachine,
+    key: Arc<[u8]>,
+    armed: Option<Instant>,
+}
+
 /// All transactions of one user agent.
 #[derive(Debug, Default)]
-pub struct Transactions {}
+pub struct Transactions {
+    clients: HashMap<ClientId, ClientEntry>,
+    client_keys: HashMap<Arc<[u8]>, ClientId>,
+    servers: HashMap<ServerId, ServerEntry>,
+    server_keys: HashMap<Arc<[u8]>, ServerId>,
+    timers: TimerQueue,
+    sink: Sink,
+    last_id: u64,
+    scratch: Vec<u8>, // the key being looked up
+}
 
 impl Transactions {
     pub fn new() -> Self {
@@ -48,50 +155,293 @@ impl Transactions {
     }
 
     /// Sends a request that carries its own Via branch and starts its transaction (not for ACK to a 2xx: transmit that).
-    pub fn send_request(&mut self, _request: Message, _flow: Flow, _now: Instant) -> ClientId {
-        todo!()
+    /// When the table is full, [`Output::TransportFailed`] is all that comes of it.
+    ///
+    /// # Panics
+    /// When the request has no top Via with a branch: a broken promise of our own code.
+    pub fn send_request(&mut self, request: Message, flow: Flow, now: Instant) -> ClientId {
+        let id = ClientId(self.next_id());
+        let method = request.method().clone();
+        assert!(
+            key::write_client_key(&mut self.scratch, &request, &method),
+            "a request of ours has a top Via with a branch"
+        );
+        if self.clients.len() + self.servers.len() >= MAX_TRANSACTIONS {
+            self.sink.stats.refused_by_limit += 1;
+            let error = format!("more than {MAX_TRANSACTIONS} transactions");
+            self.sink.send(Output::TransportFailed { client: id, error });
+            return id;
+        }
+        let bytes = request.as_bytes().clone();
+        let machine = match method {
+            Method::Invite => ClientMachine::Invite(ClientInvite::new(id, bytes, flow, &mut self.sink, now)),
+            _ => ClientMachine::Other(Client::new(id, bytes, flow, false, &mut self.sink, now)),
+        };
+        self.insert_client(id, machine, method);
+        id
     }
 
     /// CANCELs a client INVITE: sent when a provisional has come, withheld until then (RFC 3261 §9.1). When no final
     /// response follows within 64·T1 the INVITE times out. Nothing happens once it is completed.
-    pub fn cancel(&mut self, _invite: ClientId, _extra_headers: &[(String, String)], _now: Instant) {
-        todo!()
+    pub fn cancel(&mut self, invite: ClientId, extra_headers: &[(String, String)], now: Instant) {
+        if let Some(ClientEntry { machine: ClientMachine::Invite(machine), .. }) = self.clients.get_mut(&invite) {
+            machine.cancel(extra_headers);
+            self.send_due_cancel(invite, now);
+            self.settle_client(invite);
+        }
     }
 
-    /// Answers a server transaction. The bytes are a whole response built from its request. A 2xx to INVITE moves the
-    /// transaction to Accepted; retransmitting that 2xx is the TU's job (RFC 6026 §7.1): see `retransmit_2xx`.
-    pub fn respond(&mut self, _server: ServerId, _code: u16, _response: Bytes, _now: Instant) {
-        todo!()
+    /// Answers a server transaction; after its final answer, or once it is over, nothing happens. The bytes are a whole
+    /// response built from its request. A 2xx to INVITE moves the transaction to Accepted (64·T1 long); repeating that 2xx
+    /// until its ACK comes is the TU's job (RFC 6026 §7.1), and passing it here again sends it again.
+    pub fn respond(&mut self, server: ServerId, code: u16, response: Bytes, now: Instant) {
+        if let Some(entry) = self.servers.get_mut(&server) {
+            match &mut entry.machine {
+                ServerMachine::Invite(machine) => machine.respond(code, response, &mut self.sink, now),
+                ServerMachine::Other(machine) => machine.respond(code, response, &mut self.sink, now),
+            }
+            self.settle_server(server);
+        }
     }
 
     /// Takes one valid message from the network.
-    pub fn handle_message(&mut self, _message: Message, _flow: Flow, _now: Instant) {
-        todo!()
+    pub fn handle_message(&mut self, message: Message, flow: Flow, now: Instant) {
+        match message.status() {
+            Some(status) => self.handle_response(status, message, flow, now),
+            None if *message.method() == Method::Ack => self.handle_ack(message, flow, now),
+            None => self.handle_request(message, flow, now),
+        }
     }
 
     /// The transport could not deliver a request of this transaction.
-    pub fn handle_transport_error(&mut self, _client: ClientId, _error: &str, _now: Instant) {
-        todo!()
+    pub fn handle_transport_error(&mut self, client: ClientId, error: &str, _now: Instant) {
+        if let Some(entry) = self.clients.get_mut(&client) {
+            match &mut entry.machine {
+                ClientMachine::Invite(machine) => machine.handle_transport_error(error, &mut self.sink),
+                ClientMachine::Other(machine) => machine.handle_transport_error(error, &mut self.sink),
+            }
+            self.settle_client(client);
+        }
     }
 
-    pub fn handle_timeout(&mut self, _now: Instant) {
-        todo!()
+    /// Moves time forward. Early or repeated calls are harmless; a late one sends each message once, not once for each
+    /// deadline it missed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(owner) = self.timers.first_due(now) {
+            match owner {
+                Owner::Client(id) => {
+                    if let Some(entry) = self.clients.get_mut(&id) {
+                        match &mut entry.machine {
+                            ClientMachine::Invite(machine) => machine.handle_timeout(&mut self.sink, now),
+                            ClientMachine::Other(machine) => machine.handle_timeout(&mut self.sink, now),
+                        }
+                    }
+                    self.settle_client(id);
+                }
+                Owner::Server(id) => {
+                    if let Some(entry) = self.servers.get_mut(&id) {
+                        match &mut entry.machine {
+                            ServerMachine::Invite(machine) => machine.handle_timeout(&mut self.sink, now),
+                            ServerMachine::Other(machine) => machine.handle_timeout(&mut self.sink, now),
+                        }
+                    }
+                    self.settle_server(id);
+                }
+            }
+        }
     }
+
+    /// The next thing to do, oldest first; `None` when drained.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.sink.outputs.pop_front()
     }
+
+    /// When to call [`Self::handle_timeout`] at the latest; `None` when nothing waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        None
+        self.timers.next()
     }
+
     /// Live transactions (client, server), for statistics and leak checks.
     pub fn len(&self) -> (usize, usize) {
-        (0, 0)
+        (self.clients.len(), self.servers.len())
     }
+
     pub fn is_empty(&self) -> bool {
         self.len() == (0, 0)
     }
+
+    pub fn stats(&self) -> Stats {
+        self.sink.stats
+    }
+
     /// The method of a live client transaction.
-    pub fn client_method(&self, _client: ClientId) -> Option<&Method> {
-        None
+    pub fn client_method(&self, client: ClientId) -> Option<&Method> {
+        self.clients.get(&client).map(|entry| &entry.method)
+    }
+
+    fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    // --- what arrives ------------------------------------------------------------------------------------------------
+
+    fn handle_response(&mut self, status: u16, response: Message, flow: Flow, now: Instant) {
+        let found = self.find_client(&response);
+        let Some((id, entry)) = found.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
+            if (200..300).contains(&status) && *response.method() == Method::Invite {
+                self.sink.send(Output::StrayResponse { response, flow });
+            } else {
+                self.sink.stats.dropped_responses += 1;
+            }
+            return;
+        };
+        let used = match &mut entry.machine {
+            ClientMachine::Invite(machine) => machine.handle_response(status, response, flow, &mut self.sink, now),
+            ClientMachine::Other(machine) => machine.handle_response(status, response, flow, &mut self.sink, now),
+        };
+        if !used {
+            self.sink.stats.dropped_responses += 1;
+        }
+        self.send_due_cancel(id, now);
+        self.settle_client(id);
+    }
+
+    /// By the top Via's branch and sent-by and CSeq's method (§17.1.3). A second Via means the response is somebody else's
+    /// (§8.1.3.3).
+    fn find_client(&mut self, response: &Message) -> Option<ClientId> {
+        if response.header_values(HeaderName::Via).nth(1).is_some()
+            || !key::write_client_key(&mut self.scratch, response, response.method())
+        {
+            return None;
+        }
+        self.client_keys.get(self.scratch.as_slice()).copied()
+    }
+
+    fn handle_request(&mut self, request: Message, flow: Flow, now: Instant) {
+        if !key::write_server_key(&mut self.scratch, &request, request.method(), None) {
+            self.sink.stats.dropped_requests += 1;
+            return;
+        }
+        if let Some(id) = self.server_keys.get(self.scratch.as_slice()) {
+            self.handle_retransmission(*id);
+            return;
+        }
+        if self.clients.len() + self.servers.len() >= MAX_TRANSACTIONS - RESERVED_FOR_CLIENTS {
+            self.sink.stats.refused_by_limit += 1;
+            return;
+        }
+        let id = ServerId(self.next_id());
+        let flow = reply_flow(&request, flow);
+        let machine = match request.method() {
+            Method::Invite => ServerMachine::Invite(ServerInvite::new(id, request.as_bytes().clone(), flow, now)),
+            _ => ServerMachine::Other(Server::new(flow, now)),
+        };
+        let key: Arc<[u8]> = self.scratch.as_slice().into();
+        self.server_keys.insert(key.clone(), id);
+        self.servers.insert(id, ServerEntry { machine, key, armed: None });
+        self.settle_server(id);
+        if *request.method() == Method::Cancel {
+            let found = key::write_server_key(&mut self.scratch, &request, &Method::Invite, None);
+            let invite = found.then(|| self.server_keys.get(self.scratch.as_slice()).copied()).flatten();
+            self.sink.send(Output::Cancel { server: id, invite, request, flow });
+        } else {
+            self.sink.send(Output::Request { server: id, request, flow });
+        }
+    }
+
+    fn handle_retransmission(&mut self, id: ServerId) {
+        if let Some(entry) = self.servers.get_mut(&id) {
+            match &mut entry.machine {
+                ServerMachine::Invite(machine) => machine.handle_retransmission(&mut self.sink),
+                ServerMachine::Other(machine) => machine.handle_retransmission(&mut self.sink),
+            }
+            self.settle_server(id);
+        }
+    }
+
+    fn handle_ack(&mut self, request: Message, flow: Flow, now: Instant) {
+        let Some(id) = self.find_acknowledged(&request) else {
+            self.sink.send(Output::Ack { request, flow });
+            return;
+        };
+        if let Some(ServerEntry { machine: ServerMachine::Invite(machine), .. }) = self.servers.get_mut(&id) {
+            if machine.handle_ack(&mut self.sink, now) == AckIs::ForTheUser {
+                self.sink.send(Output::Ack { request, flow });
+            }
+            self.settle_server(id);
+        }
+    }
+
+    /// The INVITE transaction an ACK names: by branch and sent-by, or by RFC 2543's rules, where the ACK bears the To tag
+    /// of our response and the INVITE may have had none (§17.2.3).
+    fn find_acknowledged(&mut self, ack: &Message) -> Option<ServerId> {
+        if !key::write_server_key(&mut self.scratch, ack, &Method::Ack, None) {
+            return None;
+        }
+        if let Some(id) = self.server_keys.get(self.scratch.as_slice()) {
+            return Some(*id);
+        }
+        if !key::is_legacy(ack) || !key::write_server_key(&mut self.scratch, ack, &Method::Ack, Some(b"")) {
+            return None;
+        }
+        let id = *self.server_keys.get(self.scratch.as_slice())?;
+        let ServerMachine::Invite(machine) = &self.servers.get(&id)?.machine else { return None };
+        let Some(response) = machine.unacknowledged() else { return Some(id) };
+        let response = Message::parse(response.clone()).ok()?;
+        (response.to().ok()?.tag() == ack.to().ok()?.tag()).then_some(id)
+    }
+
+    // --- the table ---------------------------------------------------------------------------------------------------
+
+    /// Files a client transaction under the key in `scratch`.
+    fn insert_client(&mut self, id: ClientId, machine: ClientMachine, method: Method) {
+        let key: Arc<[u8]> = self.scratch.as_slice().into();
+        self.client_keys.insert(key.clone(), id);
+        self.clients.insert(id, ClientEntry { machine, method, key, armed: None });
+        self.settle_client(id);
+    }
+
+    /// Starts the transaction of a CANCEL that may leave now. Its answers matter to nobody: the INVITE's final response
+    /// tells what became of it.
+    fn send_due_cancel(&mut self, invite: ClientId, now: Instant) {
+        let Some(ClientEntry { machine: ClientMachine::Invite(machine), .. }) = self.clients.get_mut(&invite) else {
+            return;
+        };
+        let Some(bytes) = machine.poll_cancel(now) else { return };
+        let flow = machine.flow();
+        let cancel = Message::parse(bytes.clone()).expect("our own CANCEL can be read");
+        assert!(
+            key::write_client_key(&mut self.scratch, &cancel, &Method::Cancel),
+            "a CANCEL has its INVITE's Via with a branch"
+        );
+        let id = ClientId(self.next_id());
+        let machine = ClientMachine::Other(Client::new(id, bytes, flow, true, &mut self.sink, now));
+        self.insert_client(id, machine, Method::Cancel);
+    }
+
+    /// After a step: a terminated transaction leaves the table, the others wait for their next deadline.
+    fn settle_client(&mut self, id: ClientId) {
+        let Some(entry) = self.clients.get_mut(&id) else { return };
+        let (deadline, over) = match &entry.machine {
+            ClientMachine::Invite(machine) => (machine.poll_timeout(), machine.is_terminated()),
+            ClientMachine::Other(machine) => (machine.poll_timeout(), machine.is_terminated()),
+        };
+        self.timers.rearm(Owner::Client(id), &mut entry.armed, deadline);
+        if over && let Some(entry) = self.clients.remove(&id) {
+            self.client_keys.remove(&entry.key);
+        }
+    }
+
+    fn settle_server(&mut self, id: ServerId) {
+        let Some(entry) = self.servers.get_mut(&id) else { return };
+        let (deadline, over) = match &entry.machine {
+            ServerMachine::Invite(machine) => (machine.poll_timeout(), machine.is_terminated()),
+            ServerMachine::Other(machine) => (machine.poll_timeout(), machine.is_terminated()),
+        };
+        self.timers.rearm(Owner::Server(id), &mut entry.armed, deadline);
+        if over && let Some(entry) = self.servers.remove(&id) {
+            self.server_keys.remove(&entry.key);
+        }
     }
 }
