@@ -2,6 +2,8 @@
 //!
 //! All sans-IO: packets and `now` in, packets, frames and events out. Nothing here allocates per packet.
 
+#![forbid(unsafe_code)]
+
 pub mod dtmf;
 pub mod jitter;
 pub mod packet;
