@@ -304,7 +304,7 @@ mod tests {
         assert_eq!(producer.push(&[4, 5, 6, 7, 8]), 4, "only what fits");
         assert_eq!((producer.queued(), producer.free()), (5, 0));
         assert_eq!(pop(&mut consumer, 9), [3, 4, 5, 6, 7]);
-        assert_eq!(pop(&mut consumer, 9), []);
+        assert_eq!(pop(&mut consumer, 9), [0i16; 0]);
         assert_eq!((consumer.position(), consumer.written()), (7, 7));
     }
 
