@@ -1,10 +1,14 @@
 //! SIP on the wire and its transactions (RFC 3261, RFC 6026): bytes in, values and bytes out.
 
+#![forbid(unsafe_code)]
+
 pub mod build;
 pub mod dialog;
 pub mod headers;
 pub mod message;
+mod names;
 pub mod stream;
+mod text;
 pub mod transaction;
 pub mod transport;
 pub mod uri;
