@@ -1,0 +1,99 @@
+"""`sipwire answer`: takes calls, echoes, plays, records or refuses them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+from sipwire import Engine, Session
+
+from .common import Ladder, engine_options, first, in_words, interruptible, make_account, running, summary
+from .output import OK, Output, existing
+
+
+def _listen(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Engine options of `--listen udp:HOST:PORT …`."""
+    options: dict[str, Any] = {"udp_port": None, "tcp_port": None}
+    for text in arguments.listen or ["udp:0.0.0.0:5060", "tcp:0.0.0.0:5060"]:
+        parts = re.fullmatch(r"(udp|tcp):(\[[0-9a-fA-F:.]+\]|[^:]+):(\d{1,5})", text)
+        if parts is None:
+            raise ValueError(f"--listen {text}: expected udp:HOST:PORT or tcp:HOST:PORT")
+        transport, host, port = parts[1], parts[2].strip("[]"), int(parts[3])
+        if options.setdefault("local_ip", host) != host:
+            raise ValueError(f"--listen {text}: all listeners share one address, {options['local_ip']} so far")
+        options[f"{transport}_port"] = port
+    if options["local_ip"] in ("0.0.0.0", "::"):
+        del options["local_ip"]
+    return options
+
+
+class Answerer:
+    """Takes every call of one engine and does the same with each."""
+
+    def __init__(self, engine: Engine, arguments: argparse.Namespace, output: Output) -> None:
+        self.engine, self.arguments, self.output = engine, arguments, output
+        self.answered = self.failed = 0
+        self._calls: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> None:
+        """Runs until `--count` calls have ended."""
+        taken = 0
+        async for session in self.engine.incoming():
+            task = asyncio.ensure_future(self._take(session))
+            self._calls.add(task)
+            task.add_done_callback(self._calls.discard)
+            taken += 1
+            if taken == self.arguments.count:
+                break
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _take(self, session: Session) -> None:
+        if self.arguments.reject:
+            session.reject(self.arguments.reject)
+            return
+        session.accept(audio=True)
+        started = await session.wait_for("SIPSessionDidStart", "SIPSessionDidEnd")
+        audio = session.audio
+        if started.name == "SIPSessionDidEnd" or audio is None:
+            self.failed += 1
+            return
+        self.answered += 1
+        if self.arguments.record:
+            audio.start_recording(self._recording(session), channels="stereo" if self.arguments.stereo else "mix")
+        if self.arguments.echo:
+            audio.echo = True
+        self.output.progress(f"{self.answered} calls, {len(self._calls)} now")
+        if self.arguments.play:
+            await first(audio.play(self.arguments.play), session.wait_for("SIPSessionDidEnd"))
+            session.end()
+        await session.wait_for("SIPSessionDidEnd")
+        if not self.output.json:
+            self.output.line(f"{session.remote_uri}: {in_words(summary(session))}")
+
+    def _recording(self, session: Session) -> Path:
+        name = re.sub(r"[^A-Za-z0-9@._+-]", "_", f"{session.remote_uri.user or 'unknown'}-{session.id}")[:120]
+        return Path(self.arguments.record, f"{name}.wav")
+
+
+async def run(arguments: argparse.Namespace, output: Output) -> int:
+    """Answers until Ctrl-C or `--count`; returns the exit code."""
+    existing(arguments.play)
+    if arguments.record:
+        arguments.record.mkdir(parents=True, exist_ok=True)
+    with interruptible() as stop:
+        async with running("answer", **engine_options(arguments), **_listen(arguments)) as engine:
+            ladder = Ladder(engine) if arguments.trace else None
+            account = make_account(arguments, engine)
+            account.sip.catch_all = True
+            account.save()
+            answerer = Answerer(engine, arguments, output)
+            where = ", ".join(f"{name}:{host}:{port}" for name, (host, port) in engine.addresses.items())
+            output.line(f"listening on {where}; Ctrl-C ends")
+            await first(answerer.serve(), stop.wait())
+        if ladder:
+            ladder.show(output)
+    output.result(f"{answerer.answered} calls answered", answered=answerer.answered, failed=answerer.failed)
+    return OK
