@@ -232,8 +232,3 @@ class Command:
     @property
     def result(self) -> Any:
         return self.lines[-1]["result"]
-
-    @property
-    def port(self) -> int:
-        """The UDP port an answerer listens on, from its first line (`SIPEngineDidStart` has the addresses)."""
-        raise NotImplementedError
