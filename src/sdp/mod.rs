@@ -1,5 +1,9 @@
 //! Session descriptions (RFC 4566/8866, lines kept by `sdp-types`) and offer/answer for audio (RFC 3264).
 
+#![forbid(unsafe_code)]
+
 pub mod crypto;
 pub mod description;
+mod formats;
 pub mod negotiation;
+mod peer;
