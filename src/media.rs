@@ -181,7 +181,8 @@ pub struct LocalMedia {
 /// Everything the media side needs to run one negotiated audio stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AudioParams {
-    /// Where the SDP says the peer listens.
+    /// Where the SDP says the peer listens. An unspecified address (`0.0.0.0`) is an old-style hold: nothing, RTCP
+    /// included, may be sent then (RFC 3264 §8.4).
     pub remote_rtp: SocketAddr,
     pub remote_rtcp: SocketAddr,
     pub rtcp_mux: bool,

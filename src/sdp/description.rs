@@ -220,7 +220,8 @@ impl Scan {
 /// Whether the model can hold this o= line and write it back as it is.
 fn holds_origin(value: &str) -> bool {
     let fields: Vec<&str> = value.split(' ').collect();
-    fields.len() == 6 && fields.iter().all(|field| !field.is_empty()) && is_number(fields[2])
+    let [username, session_id, version, network, family, address] = fields[..] else { return false };
+    is_number(version) && [username, session_id, network, family, address].iter().all(|field| !field.is_empty())
 }
 
 /// Whether the model takes a line of this kind and writes it back as it is.
@@ -490,6 +491,19 @@ mod tests {
         assert!(Description::parse((head.to_owned() + "i=" + &"x".repeat(MAX_BYTES)).as_bytes()).is_err());
         let many = head.to_owned() + "m=audio 4 RTP/SAVP 0\r\n" + &"a=crypto:1 x\r\n".repeat(20);
         assert_eq!(parse(&many).media().next().unwrap().crypto().count(), MAX_CRYPTO_LINES);
+    }
+
+    #[test]
+    fn a_description_may_be_cut_anywhere() {
+        for (name, bytes) in EXACT {
+            for length in 0..bytes.len() {
+                let Ok(description) = Description::parse(bytes.get(..length).unwrap()) else { continue };
+                let printed = description.to_string();
+                let again =
+                    Description::parse(printed.as_bytes()).unwrap_or_else(|error| panic!("{name} {length}: {error}"));
+                assert_eq!(again.to_string(), printed, "{name} cut to {length}");
+            }
+        }
     }
 
     #[test]

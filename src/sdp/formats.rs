@@ -19,6 +19,8 @@ pub(super) struct Numbered {
     pub payload_type: u8,
 }
 
+/// Most formats of one m-line looked at: one for each of the 128 payload types.
+const MAX_FORMATS: usize = 128;
 /// The events we list: digits, `*`, `#`, A to D and flash.
 const EVENTS: &str = "0-16";
 /// Forward error correction repairs single losses; the rates are those we decode.
@@ -71,6 +73,7 @@ impl Format {
 pub(super) fn known(media: &Media<'_>) -> Vec<Numbered> {
     media
         .formats()
+        .take(MAX_FORMATS)
         .filter_map(|number| number.parse::<u8>().ok().filter(|number| *number < 128))
         .filter_map(|payload_type| Some(Numbered { format: Format::of(media, payload_type)?, payload_type }))
         .collect()

@@ -308,8 +308,8 @@ impl Negotiator {
         let offer = self.offer.as_ref().ok_or_else(|| refused(warning::OTHER, "an answer without an offer"))?;
         let params = match &offer.audio {
             Some((index, local)) => {
-                let lines = answer.media();
-                let media = { lines }.nth(*index).filter(|media| media.kind().eq_ignore_ascii_case("audio"));
+                let mut lines = answer.media();
+                let media = lines.nth(*index).filter(|media| media.kind().eq_ignore_ascii_case("audio"));
                 let media =
                     media.ok_or_else(|| refused(warning::OTHER, "the answer has no audio where we offered it"))?;
                 if media.port() == 0 { None } else { Some(offer.params(&media, local)?) }
