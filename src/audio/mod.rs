@@ -6,6 +6,7 @@ pub mod analysis;
 pub mod codec;
 pub mod graph;
 pub mod player;
+pub mod ports;
 pub mod recorder;
 pub mod resample;
 pub mod ring;

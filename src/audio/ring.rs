@@ -9,7 +9,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI16, AtomicU64, Ordering};
 use std::task::Waker;
 
+use arc_swap::ArcSwapOption;
 use atomic_waker::AtomicWaker;
+
+/// Who to wake about one direction: one waiter for the next time, and one for every time.
+#[derive(Debug, Default)]
+struct Wakers {
+    next: AtomicWaker,
+    every: ArcSwapOption<Waker>,
+}
+
+impl Wakers {
+    fn wake(&self) {
+        self.next.wake();
+        if let Some(waker) = self.every.load().as_ref() {
+            waker.wake_by_ref();
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Shared {
@@ -21,8 +38,8 @@ struct Shared {
     underrun: AtomicU64,
     producer_gone: AtomicBool,
     consumer_gone: AtomicBool,
-    data: AtomicWaker,
-    space: AtomicWaker,
+    data: Wakers,
+    space: Wakers,
 }
 
 impl Shared {
@@ -51,8 +68,8 @@ pub fn ring(capacity: usize) -> (Producer, Consumer) {
         underrun: AtomicU64::new(0),
         producer_gone: AtomicBool::new(false),
         consumer_gone: AtomicBool::new(false),
-        data: AtomicWaker::new(),
-        space: AtomicWaker::new(),
+        data: Wakers::default(),
+        space: Wakers::default(),
     });
     (Producer { shared: Arc::clone(&shared), cleared_at: 0 }, Consumer { shared })
 }
@@ -90,18 +107,15 @@ impl Producer {
         let capacity = self.shared.samples.len();
         let too_many = samples.len().saturating_sub(capacity);
         let samples = &samples[too_many..];
-        let written = self.shared.written.load(Ordering::Relaxed);
+        let written = self.shared.written.load(Ordering::Relaxed) + too_many as u64;
+        let keep_from = (written + samples.len() as u64).saturating_sub(capacity as u64);
         let mut read = self.shared.read.load(Ordering::Acquire);
-        let mut lost = too_many;
-        loop {
-            let keep_from = (written + samples.len() as u64).saturating_sub(capacity as u64);
-            if read >= keep_from {
-                break;
-            }
-            // Before overwriting: whoever reads these samples now finds its own swap fail and starts again.
+        let mut lost = 0;
+        // Before overwriting: whoever reads these samples now finds its own swap fail and starts again.
+        while read < keep_from {
             match self.shared.read.compare_exchange_weak(read, keep_from, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => {
-                    lost += (keep_from - read) as usize;
+                    lost = (keep_from - read) as usize;
                     break;
                 }
                 Err(moved) => read = moved,
@@ -156,7 +170,12 @@ impl Producer {
 
     /// Has `waker` woken once when something was read (or the reader went). Register first, then look, then wait.
     pub fn register(&self, waker: &Waker) {
-        self.shared.space.register(waker);
+        self.shared.space.next.register(waker);
+    }
+
+    /// Has `waker` woken every time something was read (or the reader went), until replaced.
+    pub fn set_waker(&self, waker: Option<Waker>) {
+        self.shared.space.every.store(waker.map(Arc::new));
     }
 
     /// Whether nobody will read any more.
@@ -186,13 +205,18 @@ pub struct Consumer {
 impl Consumer {
     /// Reads up to `out.len()` samples into its start; returns how many.
     pub fn pop(&mut self, out: &mut [i16]) -> usize {
+        self.pop_positioned(out).1
+    }
+
+    /// As [`Self::pop`], with the position of the first sample in the stream: after a push that dropped, it jumps.
+    pub fn pop_positioned(&mut self, out: &mut [i16]) -> (u64, usize) {
         loop {
             let read = self.shared.read.load(Ordering::Acquire);
             let written = self.shared.written.load(Ordering::Acquire);
             // The writer may have pushed `read` on between the two loads; then the swap below fails.
             let count = (written.saturating_sub(read) as usize).min(out.len()).min(self.shared.samples.len());
             if count == 0 {
-                return 0;
+                return (read, 0);
             }
             let (first, second) = self.shared.stretches(read, count);
             for (sample, slot) in out.iter_mut().zip(first.iter().chain(second)) {
@@ -203,7 +227,7 @@ impl Consumer {
             let next = read + count as u64;
             if self.shared.read.compare_exchange(read, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 self.shared.space.wake();
-                return count;
+                return (read, count);
             }
         }
     }
@@ -230,7 +254,12 @@ impl Consumer {
 
     /// Has `waker` woken once when something was written (or the writer went). Register first, then look, then wait.
     pub fn register(&self, waker: &Waker) {
-        self.shared.data.register(waker);
+        self.shared.data.next.register(waker);
+    }
+
+    /// Has `waker` woken every time something was written (or the writer went), until replaced.
+    pub fn set_waker(&self, waker: Option<Waker>) {
+        self.shared.data.every.store(waker.map(Arc::new));
     }
 
     /// Whether nothing will be written any more; what is queued can still be read.
@@ -316,7 +345,8 @@ mod tests {
         assert_eq!(pop(&mut consumer, 9), [3, 4, 5, 6]);
         assert_eq!(producer.push_dropping(&[7, 8, 9, 10, 11, 12]), 2);
         assert_eq!(consumer.monitor().overrun(), 4);
-        assert_eq!(pop(&mut consumer, 9), [9, 10, 11, 12]);
+        let mut out = [0; 3];
+        assert_eq!((consumer.pop_positioned(&mut out), out), ((8, 3), [9, 10, 11]), "the position jumped");
     }
 
     #[test]
@@ -345,15 +375,21 @@ mod tests {
         assert_eq!(woken(&data), 1, "once for each registration");
         pop(&mut consumer, 1);
         assert_eq!(woken(&space), 1);
+        consumer.set_waker(Some(space.clone().into()));
+        producer.push(&[3]);
+        producer.push(&[4]);
+        assert_eq!(woken(&space), 3, "every time");
+        consumer.set_waker(None);
+        pop(&mut consumer, 2);
         consumer.register(&data.clone().into());
         drop(producer);
         assert!(consumer.is_closed());
-        assert_eq!((woken(&data), pop(&mut consumer, 9).as_slice()), (2, [2].as_slice()));
+        assert_eq!((woken(&data), pop(&mut consumer, 9).as_slice()), (2, [4].as_slice()));
 
         let (producer, consumer) = ring(4);
         producer.register(&space.clone().into());
         drop(consumer);
-        assert_eq!((woken(&space), producer.is_closed()), (2, true));
+        assert_eq!((woken(&space), producer.is_closed()), (4, true));
     }
 
     /// A counting stream through a small ring, read at the same time: nothing lost, doubled or out of order.
