@@ -124,3 +124,112 @@ impl Client {
         (self.resend_at, self.end_at) = (None, None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, at, response};
+
+    #[test]
+    fn trying_repeats_from_t1_doubling_to_t2_until_timer_f() {
+        let mut bench = Bench::udp();
+        bench.client("OPTIONS");
+        let mut expected =
+            at(&[500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500], "send OPTIONS");
+        expected.extend(at(&[32_000], "timed out"));
+        assert_eq!(bench.until(100_000), expected);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn trying_over_tcp_sends_once_until_timer_f() {
+        let mut bench = Bench::tcp();
+        bench.client("OPTIONS");
+        assert_eq!(bench.until(100_000), at(&[32_000], "timed out"));
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn trying_to_proceeding_on_1xx_which_repeats_every_t2() {
+        let mut bench = Bench::udp();
+        bench.client("OPTIONS");
+        assert_eq!(bench.until(600), at(&[500], "send OPTIONS"));
+        assert_eq!(bench.gets(response(100, "OPTIONS")), ["response 100"]);
+        let expected = at(&[1_500, 5_500, 9_500], "send OPTIONS");
+        assert_eq!(bench.until(10_000), expected);
+        assert_eq!(bench.gets(response(183, "OPTIONS")), ["response 183"], "each provisional is told");
+    }
+
+    #[test]
+    fn proceeding_ends_at_timer_f() {
+        let mut bench = Bench::udp();
+        bench.client("OPTIONS");
+        bench.gets(response(100, "OPTIONS"));
+        assert_eq!(bench.until(100_000).last(), at(&[32_000], "timed out").last());
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn trying_to_completed_on_each_final_and_timer_k_ends_it() {
+        for code in [200, 302, 404, 503, 603] {
+            let mut bench = Bench::udp();
+            bench.client("OPTIONS");
+            assert_eq!(bench.gets(response(code, "OPTIONS")), [format!("response {code}")]);
+            assert_eq!(bench.until(4_999), []);
+            assert_eq!(bench.tsx.len(), (1, 0));
+            assert_eq!(bench.until(5_000), []);
+            bench.assert_empty();
+        }
+    }
+
+    #[test]
+    fn proceeding_to_completed_on_final() {
+        let mut bench = Bench::udp();
+        bench.client("OPTIONS");
+        bench.gets(response(100, "OPTIONS"));
+        assert_eq!(bench.gets(response(200, "OPTIONS")), ["response 200"]);
+        assert_eq!(bench.until(60_000), []);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn completed_absorbs_repeated_and_other_answers() {
+        let mut bench = Bench::udp();
+        bench.client("OPTIONS");
+        bench.gets(response(200, "OPTIONS"));
+        for code in [200, 100, 486] {
+            assert_eq!(bench.gets(response(code, "OPTIONS")), [""; 0], "{code}");
+        }
+        assert_eq!(bench.tsx.stats().dropped_responses, 3);
+    }
+
+    #[test]
+    fn over_tcp_a_final_ends_it_at_once() {
+        let mut bench = Bench::tcp();
+        bench.client("OPTIONS");
+        assert_eq!(bench.gets(response(200, "OPTIONS")), ["response 200"]);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn trying_and_proceeding_end_on_a_transport_error() {
+        for code in [None, Some(100)] {
+            let mut bench = Bench::udp();
+            let id = bench.client("OPTIONS");
+            if let Some(code) = code {
+                bench.gets(response(code, "OPTIONS"));
+            }
+            bench.tsx.handle_transport_error(id, "no route", bench.now);
+            assert_eq!(bench.out(), ["failed: no route"]);
+            bench.assert_empty();
+        }
+    }
+
+    #[test]
+    fn completed_does_not_care_about_a_transport_error() {
+        let mut bench = Bench::udp();
+        let id = bench.client("OPTIONS");
+        bench.gets(response(200, "OPTIONS"));
+        bench.tsx.handle_transport_error(id, "no route", bench.now);
+        assert_eq!(bench.out(), [""; 0]);
+    }
+}

@@ -204,3 +204,290 @@ fn hop(request: &Bytes, method: &Method, to: Option<&[u8]>) -> Builder {
     }
     builder
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, at, message, request_with, response};
+
+    #[test]
+    fn calling_sends_seven_times_until_timer_b() {
+        let mut bench = Bench::udp();
+        bench.client("INVITE");
+        let mut expected = at(&[500, 1_500, 3_500, 7_500, 15_500, 31_500], "send INVITE");
+        expected.extend(at(&[32_000], "timed out"));
+        assert_eq!(bench.until(100_000), expected);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn calling_over_tcp_sends_once_until_timer_b() {
+        let mut bench = Bench::tcp();
+        bench.client("INVITE");
+        assert_eq!(bench.until(100_000), at(&[32_000], "timed out"));
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn calling_to_proceeding_on_1xx_which_never_repeats_nor_ends() {
+        let mut bench = Bench::udp();
+        bench.client("INVITE");
+        assert_eq!(bench.gets(response(100, "INVITE")), ["response 100"]);
+        assert_eq!(bench.gets(response(180, "INVITE")), ["response 180"]);
+        assert_eq!(bench.gets(response(180, "INVITE")), ["response 180"]);
+        assert_eq!(bench.until(3_600_000), []);
+        assert_eq!(bench.tsx.len(), (1, 0));
+    }
+
+    #[test]
+    fn calling_to_accepted_on_2xx_until_timer_m() {
+        for mut bench in [Bench::udp(), Bench::tcp()] {
+            bench.client("INVITE");
+            assert_eq!(bench.gets(response(200, "INVITE")), ["response 200"]);
+            assert_eq!(bench.until(31_999), []);
+            assert_eq!(bench.gets(response(200, "INVITE")), ["response 200"]);
+            assert_eq!(bench.until(32_000), []);
+            bench.assert_empty();
+            assert_eq!(bench.gets(response(200, "INVITE")), ["stray 200"]);
+        }
+    }
+
+    #[test]
+    fn proceeding_to_accepted_on_2xx() {
+        let mut bench = Bench::udp();
+        bench.client("INVITE");
+        bench.gets(response(180, "INVITE"));
+        assert_eq!(bench.until(60_000), []);
+        assert_eq!(bench.gets(response(200, "INVITE")), ["response 200"]);
+        assert_eq!(bench.until(91_999), []);
+        assert_eq!(bench.tsx.len(), (1, 0));
+        assert_eq!(bench.until(92_000), []);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn accepted_tells_each_2xx_and_drops_the_rest() {
+        let mut bench = Bench::udp();
+        bench.client("INVITE");
+        assert_eq!(bench.gets(response(200, "INVITE")), ["response 200"]);
+        assert_eq!(bench.gets(response(202, "INVITE")), ["response 202"]);
+        for code in [100, 180, 302, 486, 500, 603] {
+            assert_eq!(bench.gets(response(code, "INVITE")), [""; 0], "{code}");
+        }
+        assert_eq!(bench.tsx.stats().dropped_responses, 6);
+    }
+
+    #[test]
+    fn calling_and_proceeding_to_completed_on_each_failure_with_an_ack() {
+        for early in [None, Some(180)] {
+            for code in [300, 302, 401, 486, 503, 603] {
+                let mut bench = Bench::udp();
+                bench.client("INVITE");
+                if let Some(early) = early {
+                    bench.gets(response(early, "INVITE"));
+                }
+                assert_eq!(bench.gets(response(code, "INVITE")), ["send ACK".to_owned(), format!("response {code}")]);
+                assert_eq!(bench.until(60_000), []);
+                bench.assert_empty();
+            }
+        }
+    }
+
+    #[test]
+    fn completed_acknowledges_each_repetition_until_timer_d() {
+        let mut bench = Bench::udp();
+        bench.client("INVITE");
+        bench.gets(response(486, "INVITE"));
+        let first = bench.sent.clone();
+        assert_eq!(bench.until(31_999), []);
+        assert_eq!(bench.gets(response(486, "INVITE")), ["send ACK"]);
+        assert_eq!(bench.sent, first);
+        assert_eq!(bench.until(32_000), []);
+        bench.assert_empty();
+        assert_eq!(bench.gets(response(486, "INVITE")), [""; 0]);
+    }
+
+    #[test]
+    fn completed_drops_what_is_no_failure() {
+        let mut bench = Bench::udp();
+        bench.client("INVITE");
+        bench.gets(response(486, "INVITE"));
+        for code in [100, 180, 200] {
+            assert_eq!(bench.gets(response(code, "INVITE")), [""; 0], "{code}");
+        }
+        assert_eq!(bench.tsx.stats().dropped_responses, 3);
+    }
+
+    #[test]
+    fn over_tcp_a_failure_is_acknowledged_and_ends_it_at_once() {
+        let mut bench = Bench::tcp();
+        bench.client("INVITE");
+        assert_eq!(bench.gets(response(486, "INVITE")), ["send ACK", "response 486"]);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn calling_and_proceeding_end_on_a_transport_error() {
+        for code in [None, Some(180)] {
+            let mut bench = Bench::udp();
+            let id = bench.client("INVITE");
+            if let Some(code) = code {
+                bench.gets(response(code, "INVITE"));
+            }
+            bench.tsx.handle_transport_error(id, "no route", bench.now);
+            assert_eq!(bench.out(), ["failed: no route"]);
+            bench.assert_empty();
+        }
+    }
+
+    #[test]
+    fn completed_and_accepted_do_not_care_about_a_transport_error() {
+        for code in [200, 486] {
+            let mut bench = Bench::udp();
+            let id = bench.client("INVITE");
+            bench.gets(response(code, "INVITE"));
+            bench.tsx.handle_transport_error(id, "no route", bench.now);
+            assert_eq!(bench.out(), [""; 0]);
+            assert_eq!(bench.tsx.len(), (1, 0));
+        }
+    }
+
+    const ROUTES: &str = "Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\nRoute: <sip:p3.example.com;lr>\n\
+                          Contact: <sip:alice@192.0.2.1>\nSubject: call\n";
+
+    #[test]
+    fn the_ack_to_a_failure_has_the_invites_place_and_the_responses_to() {
+        let mut bench = Bench::udp();
+        bench.tsx.send_request(request_with("INVITE", "z9hG4bK1", ROUTES), bench.flow, bench.now);
+        bench.gets(response(486, "INVITE"));
+        let expected = message(
+            "ACK sip:bob@example.com SIP/2.0\n\
+             Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\n\
+             Max-Forwards: 70\n\
+             From: <sip:alice@example.com>;tag=a1\n\
+             To: <sip:bob@example.com>;tag=b1\n\
+             Call-ID: c1@192.0.2.1\n\
+             CSeq: 7 ACK\n\
+             Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\n\
+             Route: <sip:p3.example.com;lr>\n\
+             Content-Length: 0\n\n",
+        );
+        assert_eq!(String::from_utf8_lossy(&bench.sent), String::from_utf8_lossy(expected.as_bytes()));
+    }
+
+    #[test]
+    fn a_cancel_has_the_invites_place_and_to_and_the_extra_headers() {
+        let mut bench = Bench::udp();
+        let id = bench.tsx.send_request(request_with("INVITE", "z9hG4bK1", ROUTES), bench.flow, bench.now);
+        bench.gets(response(180, "INVITE"));
+        bench.tsx.cancel(id, &[("Reason".to_owned(), "SIP;cause=200".to_owned())], bench.now);
+        assert_eq!(bench.out(), ["send CANCEL"]);
+        let expected = message(
+            "CANCEL sip:bob@example.com SIP/2.0\n\
+             Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\n\
+             Max-Forwards: 70\n\
+             From: <sip:alice@example.com>;tag=a1\n\
+             To: <sip:bob@example.com>\n\
+             Call-ID: c1@192.0.2.1\n\
+             CSeq: 7 CANCEL\n\
+             Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\n\
+             Route: <sip:p3.example.com;lr>\n\
+             Reason: SIP;cause=200\n\
+             Content-Length: 0\n\n",
+        );
+        assert_eq!(String::from_utf8_lossy(&bench.sent), String::from_utf8_lossy(expected.as_bytes()));
+    }
+
+    #[test]
+    fn a_cancel_waits_for_a_provisional_response() {
+        let mut bench = Bench::udp();
+        let id = bench.client("INVITE");
+        bench.tsx.cancel(id, &[], bench.now);
+        assert_eq!(bench.out(), [""; 0]);
+        assert_eq!(bench.until(600), at(&[500], "send INVITE"), "the INVITE is repeated until then");
+        assert_eq!(bench.gets(response(100, "INVITE")), ["response 100", "send CANCEL"]);
+        bench.tsx.cancel(id, &[], bench.now);
+        assert_eq!(bench.out(), [""; 0], "once is enough");
+        assert_eq!(bench.gets(response(180, "INVITE")), ["response 180"]);
+        assert_eq!(bench.gets(response(200, "CANCEL")), [""; 0], "its answer is not told");
+        assert_eq!(bench.gets(response(487, "INVITE")), ["send ACK", "response 487"]);
+        assert_eq!(bench.until(100_000), []);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn a_cancel_is_repeated_like_any_request() {
+        let mut bench = Bench::udp();
+        let id = bench.client("INVITE");
+        bench.gets(response(100, "INVITE"));
+        bench.tsx.cancel(id, &[], bench.now);
+        bench.out();
+        assert_eq!(bench.until(4_000), at(&[500, 1_500, 3_500], "send CANCEL"));
+    }
+
+    #[test]
+    fn a_cancelled_invite_without_a_final_response_times_out_64_t1_later() {
+        for cancel_answer in [None, Some(200), Some(481)] {
+            let mut bench = Bench::udp();
+            let id = bench.client("INVITE");
+            bench.gets(response(180, "INVITE"));
+            assert_eq!(bench.until(50_000), []);
+            bench.tsx.cancel(id, &[], bench.now);
+            assert_eq!(bench.out(), ["send CANCEL"]);
+            if let Some(code) = cancel_answer {
+                bench.gets(response(code, "CANCEL"));
+            }
+            let mut seen = bench.until(200_000);
+            seen.retain(|(_, what)| what != "send CANCEL");
+            assert_eq!(seen, at(&[82_000], "timed out"), "CANCEL answered with {cancel_answer:?}");
+            bench.assert_empty();
+        }
+    }
+
+    #[test]
+    fn a_cancel_never_allowed_ends_with_timer_b() {
+        let mut bench = Bench::udp();
+        let id = bench.client("INVITE");
+        bench.tsx.cancel(id, &[], bench.now);
+        let seen = bench.until(100_000);
+        assert!(seen.iter().all(|(_, what)| what != "send CANCEL"), "{seen:?}");
+        assert_eq!(seen.last(), at(&[32_000], "timed out").last());
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn a_cancel_crossing_a_200_lets_the_200_win() {
+        let mut bench = Bench::udp();
+        let id = bench.client("INVITE");
+        bench.gets(response(180, "INVITE"));
+        bench.tsx.cancel(id, &[], bench.now);
+        assert_eq!(bench.out(), ["send CANCEL"]);
+        assert_eq!(bench.gets(response(200, "INVITE")), ["response 200"]);
+        assert_eq!(bench.gets(response(200, "CANCEL")), [""; 0]);
+        assert_eq!(bench.until(100_000), []);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn a_cancel_after_the_final_response_does_nothing() {
+        for code in [200, 486] {
+            let mut bench = Bench::udp();
+            let id = bench.client("INVITE");
+            bench.gets(response(code, "INVITE"));
+            bench.tsx.cancel(id, &[], bench.now);
+            assert_eq!(bench.out(), [""; 0], "{code}");
+        }
+    }
+
+    #[test]
+    fn a_failed_transport_of_the_cancel_is_the_invites_time_out() {
+        let mut bench = Bench::udp();
+        let id = bench.client("INVITE");
+        bench.gets(response(180, "INVITE"));
+        bench.tsx.cancel(id, &[], bench.now);
+        bench.out();
+        bench.tsx.handle_transport_error(super::ClientId(id.0 + 1), "no route", bench.now);
+        assert_eq!(bench.out(), [""; 0]);
+        assert_eq!(bench.until(100_000), at(&[32_000], "timed out"));
+        bench.assert_empty();
+    }
+}

@@ -77,3 +77,81 @@ impl Server {
         matches!(self.state, State::Terminated)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, request};
+
+    #[test]
+    fn trying_absorbs_repetitions() {
+        let mut bench = Bench::udp();
+        bench.serve("OPTIONS");
+        assert_eq!(bench.gets(request("OPTIONS")), [""; 0]);
+        assert_eq!(bench.tsx.len(), (0, 1));
+    }
+
+    #[test]
+    fn trying_to_proceeding_on_1xx_which_is_repeated() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("OPTIONS");
+        assert_eq!(bench.responds(id, 183), ["send 183"]);
+        assert_eq!(bench.gets(request("OPTIONS")), ["send 183"]);
+        assert_eq!(bench.responds(id, 199), ["send 199"]);
+        assert_eq!(bench.gets(request("OPTIONS")), ["send 199"], "the last one");
+    }
+
+    #[test]
+    fn trying_and_proceeding_to_completed_on_each_final_until_timer_j() {
+        for early in [None, Some(183)] {
+            for code in [200, 302, 404, 500, 603] {
+                let mut bench = Bench::udp();
+                let id = bench.serve("OPTIONS");
+                assert_eq!(bench.until(1_000), []);
+                if let Some(early) = early {
+                    bench.responds(id, early);
+                }
+                assert_eq!(bench.responds(id, code), [format!("send {code}")]);
+                assert_eq!(bench.gets(request("OPTIONS")), [format!("send {code}")]);
+                assert_eq!(bench.until(32_999), []);
+                assert_eq!(bench.gets(request("OPTIONS")), [format!("send {code}")]);
+                assert_eq!(bench.until(33_000), []);
+                bench.assert_empty();
+            }
+        }
+    }
+
+    #[test]
+    fn completed_sends_no_other_answer() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("OPTIONS");
+        assert_eq!(bench.responds(id, 200), ["send 200"]);
+        for code in [100, 200, 486] {
+            assert_eq!(bench.responds(id, code), [""; 0], "{code}");
+        }
+        assert_eq!(bench.gets(request("OPTIONS")), ["send 200"]);
+    }
+
+    #[test]
+    fn over_tcp_a_final_ends_it_at_once() {
+        let mut bench = Bench::tcp();
+        let id = bench.serve("OPTIONS");
+        assert_eq!(bench.responds(id, 200), ["send 200"]);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn what_the_tu_never_answers_is_forgotten() {
+        for early in [None, Some(183)] {
+            for mut bench in [Bench::udp(), Bench::tcp()] {
+                let id = bench.serve("OPTIONS");
+                if let Some(early) = early {
+                    bench.responds(id, early);
+                }
+                assert_eq!(bench.until(32_000), []);
+                bench.assert_empty();
+                assert_eq!(bench.tsx.stats().unanswered, 1);
+                assert_eq!(bench.responds(id, 200), [""; 0], "too late (RFC 4320)");
+            }
+        }
+    }
+}

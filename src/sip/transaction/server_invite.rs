@@ -172,3 +172,156 @@ impl ServerInvite {
         (self.resend_at, self.end_at) = (None, None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Bench, at, message, request, request_with};
+
+    #[test]
+    fn proceeding_sends_100_after_200_ms() {
+        for mut bench in [Bench::udp(), Bench::tcp()] {
+            bench.gets(request_with("INVITE", "z9hG4bK1", "Timestamp: 54.2\nSubject: call\n"));
+            assert_eq!(bench.until(60_000), at(&[200], "send 100"));
+            let sent = super::Message::parse(bench.sent.clone()).expect("a readable 100");
+            assert_eq!((sent.status(), sent.header_named("Timestamp")), (Some(100), Some(b"54.2".as_slice())));
+            assert_eq!(sent.to().expect("a To").tag(), None);
+        }
+    }
+
+    #[test]
+    fn proceeding_sends_no_100_once_the_tu_has_answered() {
+        for code in [100, 180, 183, 200] {
+            let mut bench = Bench::udp();
+            let id = bench.serve("INVITE");
+            assert_eq!(bench.until(199), []);
+            assert_eq!(bench.responds(id, code), [format!("send {code}")]);
+            assert_eq!(bench.until(10_000), [], "{code}");
+        }
+    }
+
+    #[test]
+    fn proceeding_repeats_its_last_provisional() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("INVITE");
+        assert_eq!(bench.gets(request("INVITE")), ["send 100"], "none yet: Trying at once");
+        assert_eq!(bench.gets(request("INVITE")), ["send 100"]);
+        assert_eq!(bench.responds(id, 180), ["send 180"]);
+        assert_eq!(bench.gets(request("INVITE")), ["send 180"]);
+        assert_eq!(bench.responds(id, 183), ["send 183"]);
+        assert_eq!(bench.until(3_600_000), [], "it may ring for an hour");
+        assert_eq!(bench.gets(request("INVITE")), ["send 183"]);
+    }
+
+    #[test]
+    fn proceeding_to_completed_on_each_failure_repeated_from_t1_to_t2_until_timer_h() {
+        for code in [302, 404, 486, 503, 603] {
+            let mut bench = Bench::udp();
+            let id = bench.serve("INVITE");
+            let sent = format!("send {code}");
+            assert_eq!(bench.responds(id, code), [sent.clone()]);
+            let mut expected = at(&[500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500], &sent);
+            expected.extend(at(&[32_000], "no ack"));
+            assert_eq!(bench.until(100_000), expected);
+            bench.assert_empty();
+        }
+    }
+
+    #[test]
+    fn completed_over_tcp_waits_for_the_ack_in_silence() {
+        let mut bench = Bench::tcp();
+        let id = bench.serve("INVITE");
+        bench.responds(id, 486);
+        assert_eq!(bench.until(100_000), at(&[32_000], "no ack"));
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn completed_answers_each_repeated_invite_and_no_other_way() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("INVITE");
+        bench.responds(id, 486);
+        assert_eq!(bench.gets(request("INVITE")), ["send 486"]);
+        for code in [180, 200, 500] {
+            assert_eq!(bench.responds(id, code), [""; 0], "{code}");
+        }
+    }
+
+    #[test]
+    fn completed_to_confirmed_on_ack_until_timer_i() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("INVITE");
+        bench.responds(id, 486);
+        assert_eq!(bench.until(600), at(&[500], "send 486"));
+        assert_eq!(bench.gets(request("ACK")), [""; 0]);
+        assert_eq!(bench.until(5_599), []);
+        assert_eq!(bench.gets(request("ACK")), [""; 0], "repeated ACKs are absorbed");
+        assert_eq!(bench.gets(request("INVITE")), [""; 0], "and late INVITEs too");
+        assert_eq!(bench.tsx.len(), (0, 1));
+        assert_eq!(bench.until(5_600), []);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn over_tcp_the_ack_ends_it_at_once() {
+        let mut bench = Bench::tcp();
+        let id = bench.serve("INVITE");
+        bench.responds(id, 486);
+        assert_eq!(bench.gets(request("ACK")), [""; 0]);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn proceeding_to_accepted_on_2xx_until_timer_l() {
+        for mut bench in [Bench::udp(), Bench::tcp()] {
+            let id = bench.serve("INVITE");
+            assert_eq!(bench.responds(id, 180), ["send 180"]);
+            assert_eq!(bench.responds(id, 200), ["send 200"]);
+            assert_eq!(bench.until(31_999), [], "the TU repeats it, not the transaction");
+            assert_eq!(bench.gets(request("INVITE")), [""; 0], "repeated INVITEs are absorbed");
+            assert_eq!(bench.responds(id, 200), ["send 200"]);
+            assert_eq!(bench.until(32_000), [], "and sending it again does not prolong it");
+            bench.assert_empty();
+            assert_eq!(bench.responds(id, 200), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn accepted_sends_no_other_answer_than_2xx() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("INVITE");
+        bench.responds(id, 200);
+        for code in [180, 302, 486, 603] {
+            assert_eq!(bench.responds(id, code), [""; 0], "{code}");
+        }
+    }
+
+    #[test]
+    fn accepted_passes_each_ack_to_the_tu() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("INVITE");
+        bench.responds(id, 200);
+        assert_eq!(bench.gets(request_with("ACK", "z9hG4bK2", "")), ["ack"], "with a branch of its own");
+        assert_eq!(bench.gets(request("ACK")), ["ack"], "or, wrongly, with the INVITE's");
+    }
+
+    #[test]
+    fn proceeding_drops_an_ack() {
+        let mut bench = Bench::udp();
+        bench.serve("INVITE");
+        assert_eq!(bench.gets(request("ACK")), [""; 0]);
+        assert_eq!((bench.tsx.len(), bench.tsx.stats().dropped_acks), ((0, 1), 1));
+    }
+
+    #[test]
+    fn a_new_invite_after_all_that_is_a_new_transaction() {
+        let mut bench = Bench::udp();
+        let id = bench.serve("INVITE");
+        bench.responds(id, 486);
+        bench.gets(request("ACK"));
+        assert_eq!(bench.until(10_000), []);
+        assert_eq!(
+            bench.gets(message(&String::from_utf8_lossy(request("INVITE").as_bytes()).replace('\r', ""))),
+            ["request INVITE"]
+        );
+    }
+}
