@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::super::build::Builder;
-use super::super::message::{HeaderName, Message, Method};
+use super::super::build::{ack_for_failure, cancel_for};
+use super::super::message::Message;
 use super::super::transport::Flow;
-use super::key::method_text;
 use super::timers::{T1, TIMER_D, TRANSACTION_TIMEOUT};
-use super::{ClientId, Output, Sink};
+use super::{ClientId, Output, Sink, kept};
 
 #[derive(Debug)]
 enum State {
@@ -83,12 +82,12 @@ impl ClientInvite {
                     (self.resend_at, self.end_at) = (None, Some(now + TRANSACTION_TIMEOUT));
                 }
                 _ => {
-                    let ack = ack(request, &response);
+                    let ack = ack_for_failure(&read(request), &response);
                     sink.send(Output::Transmit { flow: self.flow, bytes: ack.clone(), client: None });
                     if self.flow.transport.is_reliable() {
                         self.terminate();
                     } else {
-                        self.state = State::Completed { ack };
+                        self.state = State::Completed { ack: kept(&ack) };
                         (self.resend_at, self.end_at) = (None, Some(now + TIMER_D));
                     }
                 }
@@ -120,7 +119,8 @@ impl ClientInvite {
         let (State::Proceeding { request }, Cancel::Wanted(extra_headers)) = (&self.state, &self.cancel) else {
             return None;
         };
-        let cancel = cancel(request, extra_headers);
+        let extra: Vec<_> = extra_headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let cancel = cancel_for(&read(request), &extra);
         self.cancel = Cancel::Sent;
         self.end_at = Some(now + TRANSACTION_TIMEOUT);
         Some(cancel)
@@ -170,39 +170,9 @@ impl ClientInvite {
     }
 }
 
-/// The ACK to a failure: the INVITE's Request-URI, top Via, From, Call-ID, CSeq number and Route, and the response's To
-/// (§17.1.1.3).
-fn ack(request: &Bytes, response: &Message) -> Bytes {
-    let to = response.header(HeaderName::To);
-    hop(request, &Method::Ack, to).finish(None)
-}
-
-/// CANCEL: like the ACK, with the To of the INVITE (§9.1).
-fn cancel(request: &Bytes, extra_headers: &[(String, String)]) -> Bytes {
-    let start = hop(request, &Method::Cancel, None);
-    extra_headers.iter().fold(start, |builder, (name, value)| builder.header(name, value)).finish(None)
-}
-
-/// A request to the next hop of the INVITE alone, in the INVITE's place: only CANCEL and the ACK to a failure are that.
-fn hop(request: &Bytes, method: &Method, to: Option<&[u8]>) -> Builder {
-    // Kept as bytes for 32 s and read again: smaller, and failures and CANCELs are few.
-    let invite = Message::parse(request.clone()).expect("our own INVITE was read before it was sent");
-    let number = invite.cseq().expect("our own INVITE has a CSeq").number;
-    let header = |name| invite.header(name).unwrap_or_default();
-    let mut builder = Builder::request(method, String::from_utf8_lossy(invite.request_uri_raw()));
-    if let Some(via) = invite.header_values(HeaderName::Via).next() {
-        builder = builder.header_bytes("Via", via);
-    }
-    builder = builder
-        .header("Max-Forwards", 70)
-        .header_bytes("From", header(HeaderName::From))
-        .header_bytes("To", to.unwrap_or(header(HeaderName::To)))
-        .header_bytes("Call-ID", header(HeaderName::CallId))
-        .header("CSeq", format_args!("{number} {}", method_text(method)));
-    for route in invite.header_lines(HeaderName::Route) {
-        builder = builder.header_bytes("Route", route);
-    }
-    builder
+/// Reads our INVITE again: kept as bytes it is smaller, and failures and CANCELs are few.
+fn read(request: &Bytes) -> Message {
+    Message::parse(request.clone()).expect("our own INVITE was read before it was sent")
 }
 
 #[cfg(test)]
@@ -363,12 +333,12 @@ mod tests {
             "ACK sip:bob@example.com SIP/2.0\n\
              Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\n\
              Max-Forwards: 70\n\
+             Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\n\
+             Route: <sip:p3.example.com;lr>\n\
              From: <sip:alice@example.com>;tag=a1\n\
              To: <sip:bob@example.com>;tag=b1\n\
              Call-ID: c1@192.0.2.1\n\
              CSeq: 7 ACK\n\
-             Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\n\
-             Route: <sip:p3.example.com;lr>\n\
              Content-Length: 0\n\n",
         );
         assert_eq!(String::from_utf8_lossy(&bench.sent), String::from_utf8_lossy(expected.as_bytes()));
@@ -385,12 +355,12 @@ mod tests {
             "CANCEL sip:bob@example.com SIP/2.0\n\
              Via: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1;rport\n\
              Max-Forwards: 70\n\
+             Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\n\
+             Route: <sip:p3.example.com;lr>\n\
              From: <sip:alice@example.com>;tag=a1\n\
              To: <sip:bob@example.com>\n\
              Call-ID: c1@192.0.2.1\n\
              CSeq: 7 CANCEL\n\
-             Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\n\
-             Route: <sip:p3.example.com;lr>\n\
              Reason: SIP;cause=200\n\
              Content-Length: 0\n\n",
         );

@@ -1,8 +1,7 @@
 //! Which transaction a message belongs to (RFC 3261 §17.1.3, §17.2.3).
 
+use std::hash::{BuildHasher, DefaultHasher, Hasher, RandomState};
 use std::net::SocketAddr;
-
-use sha1::{Digest, Sha1};
 
 use super::super::headers::Via;
 use super::super::message::{HeaderName, Message, Method};
@@ -11,80 +10,91 @@ use super::super::transport::{Flow, Transport};
 /// What a branch of RFC 3261 begins with (§8.1.1.7); without it the rules of RFC 2543 hold.
 const MAGIC_COOKIE: &[u8] = b"z9hG4bK";
 
-/// Longer keys are kept as their digest, so that a peer cannot store its 64 kB branch in our table 262,144 times.
-const MAX_KEY: usize = 256;
+/// The name of a transaction: 128 bits of keyed hash over what identifies it. However long a peer's branch, it takes
+/// 16 bytes; and without the key of this table nobody can make two names meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key([u64; 2]);
 
-/// The method under which a request's transaction is filed: an ACK looks for its INVITE (§17.2.3).
-fn filed_under(method: &Method) -> &Method {
-    if *method == Method::Ack { &Method::Invite } else { method }
+/// Makes the keys of one table.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    secrets: [RandomState; 2],
 }
 
-/// Writes the key of branch, sent-by and method: the client's key, and the server's when the branch has the cookie.
-/// Only branches are compared to the letter; host names are not (§7.3.1, §19.1.4).
-fn write_branch_key(key: &mut Vec<u8>, via: &Via<'_>, branch: &[u8], method: &Method) {
-    key.extend_from_slice(method_text(method).as_bytes());
-    key.push(0);
-    key.extend_from_slice(branch);
-    key.push(0);
-    key.extend(via.host.iter().map(u8::to_ascii_lowercase));
-    let default = if via.transport.eq_ignore_ascii_case(b"TLS") { 5061 } else { 5060 };
-    key.extend_from_slice(&via.port.unwrap_or(default).to_be_bytes());
-}
+struct KeyWriter([DefaultHasher; 2]);
 
-fn shorten(key: &mut Vec<u8>) {
-    if key.len() > MAX_KEY {
-        let digest = Sha1::digest(&key);
-        key.clear();
-        key.extend_from_slice(&digest);
+impl KeyWriter {
+    fn part(&mut self, part: &[u8]) {
+        for hasher in &mut self.0 {
+            hasher.write_usize(part.len()); // so that the parts cannot run into each other
+            hasher.write(part);
+        }
+    }
+
+    fn number(&mut self, number: u32) {
+        self.0.iter_mut().for_each(|hasher| hasher.write_u32(number));
+    }
+
+    /// Branch, sent-by and method. Branches are compared to the letter; host names are not (RFC 3261 §7.3.1, §19.1.4).
+    fn branch(&mut self, via: &Via<'_>, branch: &[u8], method: &Method) {
+        self.part(method.as_str().as_bytes());
+        self.part(branch);
+        for hasher in &mut self.0 {
+            via.host.iter().for_each(|byte| hasher.write_u8(byte.to_ascii_lowercase()));
+        }
+        let default = if via.transport.eq_ignore_ascii_case(b"TLS") { Transport::Tls } else { Transport::Udp };
+        self.number(u32::from(via.port.unwrap_or(default.default_port())));
+    }
+
+    fn finish(self) -> Key {
+        Key(self.0.map(|hasher| hasher.finish()))
     }
 }
 
-/// Writes the key of a client transaction, from its request or from a response to it. False when the message has no
-/// readable top Via with a branch.
-///
-/// The sent-by is part of it: a response whose top Via is not the one we wrote is not ours (§18.1.2).
-pub(super) fn write_client_key(key: &mut Vec<u8>, message: &Message, method: &Method) -> bool {
-    key.clear();
-    let Ok(via) = message.top_via() else { return false };
-    let Some(branch) = via.branch().filter(|branch| !branch.is_empty()) else { return false };
-    write_branch_key(key, &via, branch, method);
-    shorten(key);
-    true
+impl Keys {
+    fn writer(&self) -> KeyWriter {
+        KeyWriter([self.secrets[0].build_hasher(), self.secrets[1].build_hasher()])
+    }
+
+    /// The client transaction of a request of ours, or of a response to it. `None` when the message has no readable top
+    /// Via with a branch.
+    ///
+    /// The sent-by counts: a response whose top Via is not the one we wrote is not ours (§18.1.2).
+    pub fn client(&self, message: &Message, method: &Method) -> Option<Key> {
+        let via = message.top_via().ok()?;
+        let branch = via.branch().filter(|branch| !branch.is_empty())?;
+        let mut writer = self.writer();
+        writer.branch(&via, branch, method);
+        Some(writer.finish())
+    }
+
+    /// The server transaction a request belongs to, as if its method were `method`; an ACK looks for its INVITE (§17.2.3).
+    /// `None` when the headers that takes cannot be read. `to_tag` replaces the request's own in RFC 2543 matching, where
+    /// an ACK bears the tag of our response.
+    pub fn server(&self, request: &Message, method: &Method, to_tag: Option<&[u8]>) -> Option<Key> {
+        let method = if *method == Method::Ack { &Method::Invite } else { method };
+        let via = request.top_via().ok()?;
+        let mut writer = self.writer();
+        match via.branch() {
+            Some(branch) if branch.starts_with(MAGIC_COOKIE) => writer.branch(&via, branch, method),
+            _ => {
+                let (from, to, cseq) = (request.from().ok()?, request.to().ok()?, request.cseq().ok()?);
+                writer.part(method.as_str().as_bytes());
+                writer.part(request.request_uri_raw());
+                writer.part(to_tag.unwrap_or_else(|| to.tag().unwrap_or_default()));
+                writer.part(from.tag().unwrap_or_default());
+                writer.part(request.call_id().ok()?);
+                writer.part(request.header_values(HeaderName::Via).next().unwrap_or_default());
+                writer.number(cseq.number);
+            }
+        }
+        Some(writer.finish())
+    }
 }
 
 /// True when the request is from before RFC 3261: its branch, if any, does not name the transaction.
 pub(super) fn is_legacy(request: &Message) -> bool {
     !request.top_via().ok().and_then(|via| via.branch()).is_some_and(|branch| branch.starts_with(MAGIC_COOKIE))
-}
-
-/// Writes the key of the server transaction a request belongs to, as if its method were `method`. False when the headers
-/// it needs cannot be read. `to_tag` replaces the request's own in RFC 2543 matching, where an ACK bears the tag of our
-/// response (§17.2.3).
-pub(super) fn write_server_key(key: &mut Vec<u8>, request: &Message, method: &Method, to_tag: Option<&[u8]>) -> bool {
-    key.clear();
-    let method = filed_under(method);
-    let Ok(via) = request.top_via() else { return false };
-    match via.branch() {
-        Some(branch) if branch.starts_with(MAGIC_COOKIE) => write_branch_key(key, &via, branch, method),
-        _ => {
-            let (Ok(from), Ok(to), Ok(call_id), Ok(cseq)) =
-                (request.from(), request.to(), request.call_id(), request.cseq())
-            else {
-                return false;
-            };
-            let top_via = request.header_values(HeaderName::Via).next().unwrap_or_default();
-            let to_tag = to_tag.unwrap_or_else(|| to.tag().unwrap_or_default());
-            key.extend_from_slice(method_text(method).as_bytes());
-            for part in [request.request_uri_raw(), to_tag, from.tag().unwrap_or_default(), call_id, top_via] {
-                key.push(0);
-                key.extend_from_slice(part);
-            }
-            key.push(0);
-            key.extend_from_slice(&cseq.number.to_be_bytes());
-        }
-    }
-    shorten(key);
-    true
 }
 
 /// Where the responses to a request go: back over its connection; on UDP to the address it came from, and there to the
@@ -101,26 +111,5 @@ pub fn reply_flow(request: &Message, flow: Flow) -> Flow {
             Flow { remote: SocketAddr::new(flow.remote.ip(), port), ..flow }
         }
         _ => flow,
-    }
-}
-
-/// The method as it is written.
-pub(super) fn method_text(method: &Method) -> &str {
-    match method {
-        Method::Invite => "INVITE",
-        Method::Ack => "ACK",
-        Method::Bye => "BYE",
-        Method::Cancel => "CANCEL",
-        Method::Options => "OPTIONS",
-        Method::Register => "REGISTER",
-        Method::Prack => "PRACK",
-        Method::Update => "UPDATE",
-        Method::Info => "INFO",
-        Method::Message => "MESSAGE",
-        Method::Subscribe => "SUBSCRIBE",
-        Method::Notify => "NOTIFY",
-        Method::Publish => "PUBLISH",
-        Method::Refer => "REFER",
-        Method::Other(text) => text,
     }
 }

@@ -16,7 +16,6 @@ mod tests;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -24,6 +23,7 @@ use bytes::Bytes;
 use self::client::Client;
 use self::client_invite::ClientInvite;
 pub use self::key::reply_flow;
+use self::key::{Key, Keys};
 use self::server::Server;
 use self::server_invite::{AckIs, ServerInvite};
 use self::timers::{Owner, TimerQueue};
@@ -109,18 +109,38 @@ impl Sink {
     }
 }
 
+/// The same bytes in a buffer of their own size, for those that wait 32 s: messages are written into roomier ones.
+fn kept(bytes: &Bytes) -> Bytes {
+    Bytes::copy_from_slice(bytes)
+}
+
 #[derive(Debug)]
 enum ClientMachine {
     Invite(ClientInvite),
     Other(Client),
 }
 
+impl ClientMachine {
+    fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Invite(machine) => machine.poll_timeout(),
+            Self::Other(machine) => machine.poll_timeout(),
+        }
+    }
+
+    fn is_terminated(&self) -> bool {
+        match self {
+            Self::Invite(machine) => machine.is_terminated(),
+            Self::Other(machine) => machine.is_terminated(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct ClientEntry {
     machine: ClientMachine,
     method: Method,
-    key: Arc<[u8]>,
-    armed: Option<Instant>,
+    key: Key,
 }
 
 #[derive(Debug)]
@@ -129,24 +149,39 @@ enum ServerMachine {
     Other(Server),
 }
 
+impl ServerMachine {
+    fn poll_timeout(&self) -> Option<Instant> {
+        match self {
+            Self::Invite(machine) => machine.poll_timeout(),
+            Self::Other(machine) => machine.poll_timeout(),
+        }
+    }
+
+    fn is_terminated(&self) -> bool {
+        match self {
+            Self::Invite(machine) => machine.is_terminated(),
+            Self::Other(machine) => machine.is_terminated(),
+        }
+    }
+}
+
 #[derive(Debug)]
 struct ServerEntry {
     machine: ServerMachine,
-    key: Arc<[u8]>,
-    armed: Option<Instant>,
+    key: Key,
 }
 
 /// All transactions of one user agent.
 #[derive(Debug, Default)]
 pub struct Transactions {
     clients: HashMap<ClientId, ClientEntry>,
-    client_keys: HashMap<Arc<[u8]>, ClientId>,
+    client_keys: HashMap<Key, ClientId>,
     servers: HashMap<ServerId, ServerEntry>,
-    server_keys: HashMap<Arc<[u8]>, ServerId>,
+    server_keys: HashMap<Key, ServerId>,
+    keys: Keys,
     timers: TimerQueue,
     sink: Sink,
     last_id: u64,
-    scratch: Vec<u8>, // the key being looked up
 }
 
 impl Transactions {
@@ -162,10 +197,7 @@ impl Transactions {
     pub fn send_request(&mut self, request: Message, flow: Flow, now: Instant) -> ClientId {
         let id = ClientId(self.next_id());
         let method = request.method().clone();
-        assert!(
-            key::write_client_key(&mut self.scratch, &request, &method),
-            "a request of ours has a top Via with a branch"
-        );
+        let key = self.keys.client(&request, &method).expect("a request of ours has a top Via with a branch");
         if self.clients.len() + self.servers.len() >= MAX_TRANSACTIONS {
             self.sink.stats.refused_by_limit += 1;
             let error = format!("more than {MAX_TRANSACTIONS} transactions");
@@ -177,31 +209,28 @@ impl Transactions {
             Method::Invite => ClientMachine::Invite(ClientInvite::new(id, bytes, flow, &mut self.sink, now)),
             _ => ClientMachine::Other(Client::new(id, bytes, flow, false, &mut self.sink, now)),
         };
-        self.insert_client(id, machine, method);
+        self.insert_client(id, machine, method, key);
         id
     }
 
     /// CANCELs a client INVITE: sent when a provisional has come, withheld until then (RFC 3261 §9.1). When no final
     /// response follows within 64·T1 the INVITE times out. Nothing happens once it is completed.
     pub fn cancel(&mut self, invite: ClientId, extra_headers: &[(String, String)], now: Instant) {
-        if let Some(ClientEntry { machine: ClientMachine::Invite(machine), .. }) = self.clients.get_mut(&invite) {
-            machine.cancel(extra_headers);
-            self.send_due_cancel(invite, now);
-            self.settle_client(invite);
-        }
+        self.step_client(invite, now, |machine, _| {
+            if let ClientMachine::Invite(machine) = machine {
+                machine.cancel(extra_headers);
+            }
+        });
     }
 
     /// Answers a server transaction; after its final answer, or once it is over, nothing happens. The bytes are a whole
     /// response built from its request. A 2xx to INVITE moves the transaction to Accepted (64·T1 long); repeating that 2xx
     /// until its ACK comes is the TU's job (RFC 6026 §7.1), and passing it here again sends it again.
     pub fn respond(&mut self, server: ServerId, code: u16, response: Bytes, now: Instant) {
-        if let Some(entry) = self.servers.get_mut(&server) {
-            match &mut entry.machine {
-                ServerMachine::Invite(machine) => machine.respond(code, response, &mut self.sink, now),
-                ServerMachine::Other(machine) => machine.respond(code, response, &mut self.sink, now),
-            }
-            self.settle_server(server);
-        }
+        self.step_server(server, |machine, sink| match machine {
+            ServerMachine::Invite(machine) => machine.respond(code, response, sink, now),
+            ServerMachine::Other(machine) => machine.respond(code, response, sink, now),
+        });
     }
 
     /// Takes one valid message from the network.
@@ -214,14 +243,11 @@ impl Transactions {
     }
 
     /// The transport could not deliver a request of this transaction.
-    pub fn handle_transport_error(&mut self, client: ClientId, error: &str, _now: Instant) {
-        if let Some(entry) = self.clients.get_mut(&client) {
-            match &mut entry.machine {
-                ClientMachine::Invite(machine) => machine.handle_transport_error(error, &mut self.sink),
-                ClientMachine::Other(machine) => machine.handle_transport_error(error, &mut self.sink),
-            }
-            self.settle_client(client);
-        }
+    pub fn handle_transport_error(&mut self, client: ClientId, error: &str, now: Instant) {
+        self.step_client(client, now, |machine, sink| match machine {
+            ClientMachine::Invite(machine) => machine.handle_transport_error(error, sink),
+            ClientMachine::Other(machine) => machine.handle_transport_error(error, sink),
+        });
     }
 
     /// Moves time forward. Early or repeated calls are harmless; a late one sends each message once, not once for each
@@ -229,25 +255,15 @@ impl Transactions {
     pub fn handle_timeout(&mut self, now: Instant) {
         while let Some(owner) = self.timers.first_due(now) {
             match owner {
-                Owner::Client(id) => {
-                    if let Some(entry) = self.clients.get_mut(&id) {
-                        match &mut entry.machine {
-                            ClientMachine::Invite(machine) => machine.handle_timeout(&mut self.sink, now),
-                            ClientMachine::Other(machine) => machine.handle_timeout(&mut self.sink, now),
-                        }
-                    }
-                    self.settle_client(id);
-                }
-                Owner::Server(id) => {
-                    if let Some(entry) = self.servers.get_mut(&id) {
-                        match &mut entry.machine {
-                            ServerMachine::Invite(machine) => machine.handle_timeout(&mut self.sink, now),
-                            ServerMachine::Other(machine) => machine.handle_timeout(&mut self.sink, now),
-                        }
-                    }
-                    self.settle_server(id);
-                }
-            }
+                Owner::Client(id) => self.step_client(id, now, |machine, sink| match machine {
+                    ClientMachine::Invite(machine) => machine.handle_timeout(sink, now),
+                    ClientMachine::Other(machine) => machine.handle_timeout(sink, now),
+                }),
+                Owner::Server(id) => self.step_server(id, |machine, sink| match machine {
+                    ServerMachine::Invite(machine) => machine.handle_timeout(sink, now),
+                    ServerMachine::Other(machine) => machine.handle_timeout(sink, now),
+                }),
+            };
         }
     }
 
@@ -287,8 +303,7 @@ impl Transactions {
     // --- what arrives ------------------------------------------------------------------------------------------------
 
     fn handle_response(&mut self, status: u16, response: Message, flow: Flow, now: Instant) {
-        let found = self.find_client(&response);
-        let Some((id, entry)) = found.and_then(|id| Some((id, self.clients.get_mut(&id)?))) else {
+        let Some(id) = self.find_client(&response) else {
             if (200..300).contains(&status) && *response.method() == Method::Invite {
                 self.sink.send(Output::StrayResponse { response, flow });
             } else {
@@ -296,35 +311,35 @@ impl Transactions {
             }
             return;
         };
-        let used = match &mut entry.machine {
-            ClientMachine::Invite(machine) => machine.handle_response(status, response, flow, &mut self.sink, now),
-            ClientMachine::Other(machine) => machine.handle_response(status, response, flow, &mut self.sink, now),
-        };
-        if !used {
-            self.sink.stats.dropped_responses += 1;
-        }
-        self.send_due_cancel(id, now);
-        self.settle_client(id);
+        self.step_client(id, now, |machine, sink| {
+            let used = match machine {
+                ClientMachine::Invite(machine) => machine.handle_response(status, response, flow, sink, now),
+                ClientMachine::Other(machine) => machine.handle_response(status, response, flow, sink, now),
+            };
+            sink.stats.dropped_responses += u64::from(!used);
+        });
     }
 
     /// By the top Via's branch and sent-by and CSeq's method (§17.1.3). A second Via means the response is somebody else's
     /// (§8.1.3.3).
-    fn find_client(&mut self, response: &Message) -> Option<ClientId> {
-        if response.header_values(HeaderName::Via).nth(1).is_some()
-            || !key::write_client_key(&mut self.scratch, response, response.method())
-        {
+    fn find_client(&self, response: &Message) -> Option<ClientId> {
+        if response.header_values(HeaderName::Via).nth(1).is_some() {
             return None;
         }
-        self.client_keys.get(self.scratch.as_slice()).copied()
+        let key = self.keys.client(response, response.method())?;
+        self.client_keys.get(&key).copied()
     }
 
     fn handle_request(&mut self, request: Message, flow: Flow, now: Instant) {
-        if !key::write_server_key(&mut self.scratch, &request, request.method(), None) {
+        let Some(key) = self.keys.server(&request, request.method(), None) else {
             self.sink.stats.dropped_requests += 1;
             return;
-        }
-        if let Some(id) = self.server_keys.get(self.scratch.as_slice()) {
-            self.handle_retransmission(*id);
+        };
+        if let Some(id) = self.server_keys.get(&key) {
+            self.step_server(*id, |machine, sink| match machine {
+                ServerMachine::Invite(machine) => machine.handle_retransmission(sink),
+                ServerMachine::Other(machine) => machine.handle_retransmission(sink),
+            });
             return;
         }
         if self.clients.len() + self.servers.len() >= MAX_TRANSACTIONS - RESERVED_FOR_CLIENTS {
@@ -337,55 +352,41 @@ impl Transactions {
             Method::Invite => ServerMachine::Invite(ServerInvite::new(id, request.as_bytes().clone(), flow, now)),
             _ => ServerMachine::Other(Server::new(flow, now)),
         };
-        let key: Arc<[u8]> = self.scratch.as_slice().into();
-        self.server_keys.insert(key.clone(), id);
-        self.servers.insert(id, ServerEntry { machine, key, armed: None });
-        self.settle_server(id);
+        self.timers.rearm(Owner::Server(id), None, machine.poll_timeout());
+        self.server_keys.insert(key, id);
+        self.servers.insert(id, ServerEntry { machine, key });
         if *request.method() == Method::Cancel {
-            let found = key::write_server_key(&mut self.scratch, &request, &Method::Invite, None);
-            let invite = found.then(|| self.server_keys.get(self.scratch.as_slice()).copied()).flatten();
+            let invite = self.keys.server(&request, &Method::Invite, None);
+            let invite = invite.and_then(|key| self.server_keys.get(&key).copied());
             self.sink.send(Output::Cancel { server: id, invite, request, flow });
         } else {
             self.sink.send(Output::Request { server: id, request, flow });
         }
     }
 
-    fn handle_retransmission(&mut self, id: ServerId) {
-        if let Some(entry) = self.servers.get_mut(&id) {
-            match &mut entry.machine {
-                ServerMachine::Invite(machine) => machine.handle_retransmission(&mut self.sink),
-                ServerMachine::Other(machine) => machine.handle_retransmission(&mut self.sink),
-            }
-            self.settle_server(id);
-        }
-    }
-
     fn handle_ack(&mut self, request: Message, flow: Flow, now: Instant) {
-        let Some(id) = self.find_acknowledged(&request) else {
+        let absorbed = self.find_acknowledged(&request).and_then(|id| {
+            self.step_server(id, |machine, sink| match machine {
+                ServerMachine::Invite(machine) => machine.handle_ack(sink, now) == AckIs::Absorbed,
+                ServerMachine::Other(_) => false,
+            })
+        });
+        if absorbed != Some(true) {
             self.sink.send(Output::Ack { request, flow });
-            return;
-        };
-        if let Some(ServerEntry { machine: ServerMachine::Invite(machine), .. }) = self.servers.get_mut(&id) {
-            if machine.handle_ack(&mut self.sink, now) == AckIs::ForTheUser {
-                self.sink.send(Output::Ack { request, flow });
-            }
-            self.settle_server(id);
         }
     }
 
     /// The INVITE transaction an ACK names: by branch and sent-by, or by RFC 2543's rules, where the ACK bears the To tag
     /// of our response and the INVITE may have had none (§17.2.3).
-    fn find_acknowledged(&mut self, ack: &Message) -> Option<ServerId> {
-        if !key::write_server_key(&mut self.scratch, ack, &Method::Ack, None) {
-            return None;
-        }
-        if let Some(id) = self.server_keys.get(self.scratch.as_slice()) {
+    fn find_acknowledged(&self, ack: &Message) -> Option<ServerId> {
+        let key = self.keys.server(ack, &Method::Ack, None)?;
+        if let Some(id) = self.server_keys.get(&key) {
             return Some(*id);
         }
-        if !key::is_legacy(ack) || !key::write_server_key(&mut self.scratch, ack, &Method::Ack, Some(b"")) {
+        if !key::is_legacy(ack) {
             return None;
         }
-        let id = *self.server_keys.get(self.scratch.as_slice())?;
+        let id = *self.server_keys.get(&self.keys.server(ack, &Method::Ack, Some(b""))?)?;
         let ServerMachine::Invite(machine) = &self.servers.get(&id)?.machine else { return None };
         let Some(response) = machine.unacknowledged() else { return Some(id) };
         let response = Message::parse(response.clone()).ok()?;
@@ -394,54 +395,60 @@ impl Transactions {
 
     // --- the table ---------------------------------------------------------------------------------------------------
 
-    /// Files a client transaction under the key in `scratch`.
-    fn insert_client(&mut self, id: ClientId, machine: ClientMachine, method: Method) {
-        let key: Arc<[u8]> = self.scratch.as_slice().into();
-        self.client_keys.insert(key.clone(), id);
-        self.clients.insert(id, ClientEntry { machine, method, key, armed: None });
-        self.settle_client(id);
+    fn insert_client(&mut self, id: ClientId, machine: ClientMachine, method: Method, key: Key) {
+        self.timers.rearm(Owner::Client(id), None, machine.poll_timeout());
+        self.client_keys.insert(key, id);
+        self.clients.insert(id, ClientEntry { machine, method, key });
     }
 
-    /// Starts the transaction of a CANCEL that may leave now. Its answers matter to nobody: the INVITE's final response
-    /// tells what became of it.
-    fn send_due_cancel(&mut self, invite: ClientId, now: Instant) {
-        let Some(ClientEntry { machine: ClientMachine::Invite(machine), .. }) = self.clients.get_mut(&invite) else {
-            return;
+    /// Lets something happen to a client transaction. Afterwards its CANCEL leaves if it may, and it waits for its next
+    /// deadline, or leaves the table.
+    fn step_client<T>(
+        &mut self,
+        id: ClientId,
+        now: Instant,
+        step: impl FnOnce(&mut ClientMachine, &mut Sink) -> T,
+    ) -> Option<T> {
+        let entry = self.clients.get_mut(&id)?;
+        let before = entry.machine.poll_timeout();
+        let result = step(&mut entry.machine, &mut self.sink);
+        let cancel = match &mut entry.machine {
+            ClientMachine::Invite(machine) => machine.poll_cancel(now).map(|bytes| (bytes, machine.flow())),
+            ClientMachine::Other(_) => None,
         };
-        let Some(bytes) = machine.poll_cancel(now) else { return };
-        let flow = machine.flow();
-        let cancel = Message::parse(bytes.clone()).expect("our own CANCEL can be read");
-        assert!(
-            key::write_client_key(&mut self.scratch, &cancel, &Method::Cancel),
-            "a CANCEL has its INVITE's Via with a branch"
-        );
-        let id = ClientId(self.next_id());
-        let machine = ClientMachine::Other(Client::new(id, bytes, flow, true, &mut self.sink, now));
-        self.insert_client(id, machine, Method::Cancel);
-    }
-
-    /// After a step: a terminated transaction leaves the table, the others wait for their next deadline.
-    fn settle_client(&mut self, id: ClientId) {
-        let Some(entry) = self.clients.get_mut(&id) else { return };
-        let (deadline, over) = match &entry.machine {
-            ClientMachine::Invite(machine) => (machine.poll_timeout(), machine.is_terminated()),
-            ClientMachine::Other(machine) => (machine.poll_timeout(), machine.is_terminated()),
-        };
-        self.timers.rearm(Owner::Client(id), &mut entry.armed, deadline);
-        if over && let Some(entry) = self.clients.remove(&id) {
+        self.timers.rearm(Owner::Client(id), before, entry.machine.poll_timeout());
+        if entry.machine.is_terminated()
+            && let Some(entry) = self.clients.remove(&id)
+        {
             self.client_keys.remove(&entry.key);
         }
+        if let Some((bytes, flow)) = cancel {
+            self.send_cancel(bytes, flow, now);
+        }
+        Some(result)
     }
 
-    fn settle_server(&mut self, id: ServerId) {
-        let Some(entry) = self.servers.get_mut(&id) else { return };
-        let (deadline, over) = match &entry.machine {
-            ServerMachine::Invite(machine) => (machine.poll_timeout(), machine.is_terminated()),
-            ServerMachine::Other(machine) => (machine.poll_timeout(), machine.is_terminated()),
-        };
-        self.timers.rearm(Owner::Server(id), &mut entry.armed, deadline);
-        if over && let Some(entry) = self.servers.remove(&id) {
+    /// Lets something happen to a server transaction, which then waits for its next deadline, or leaves the table.
+    fn step_server<T>(&mut self, id: ServerId, step: impl FnOnce(&mut ServerMachine, &mut Sink) -> T) -> Option<T> {
+        let entry = self.servers.get_mut(&id)?;
+        let before = entry.machine.poll_timeout();
+        let result = step(&mut entry.machine, &mut self.sink);
+        self.timers.rearm(Owner::Server(id), before, entry.machine.poll_timeout());
+        if entry.machine.is_terminated()
+            && let Some(entry) = self.servers.remove(&id)
+        {
             self.server_keys.remove(&entry.key);
         }
+        Some(result)
+    }
+
+    /// Starts the transaction of a CANCEL. Its answers matter to nobody: the INVITE's final response tells what became
+    /// of it.
+    fn send_cancel(&mut self, bytes: Bytes, flow: Flow, now: Instant) {
+        let cancel = Message::parse(bytes.clone()).expect("our own CANCEL can be read");
+        let key = self.keys.client(&cancel, &Method::Cancel).expect("a CANCEL has its INVITE's Via with a branch");
+        let id = ClientId(self.next_id());
+        let machine = ClientMachine::Other(Client::new(id, bytes, flow, true, &mut self.sink, now));
+        self.insert_client(id, machine, Method::Cancel, key);
     }
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use super::super::transport::Flow;
 use super::timers::TRANSACTION_TIMEOUT;
-use super::{Output, Sink};
+use super::{Output, Sink, kept};
 
 #[derive(Debug)]
 enum State {
@@ -47,7 +47,7 @@ impl Server {
         } else if self.flow.transport.is_reliable() {
             (self.state, self.end_at) = (State::Terminated, None);
         } else {
-            (self.state, self.end_at) = (State::Completed { last: response }, Some(now + TRANSACTION_TIMEOUT));
+            (self.state, self.end_at) = (State::Completed { last: kept(&response) }, Some(now + TRANSACTION_TIMEOUT));
         }
     }
 

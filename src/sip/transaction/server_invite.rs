@@ -7,7 +7,7 @@
 //! ```
 //! Proceeding lasts as long as the TU lets it ring. On reliable transports timer G never runs and timer I is nought.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use super::super::build::Builder;
 use super::super::message::Message;
 use super::super::transport::Flow;
 use super::timers::{T1, T2, T4, TRANSACTION_TIMEOUT, TRYING_AFTER};
-use super::{Output, ServerId, Sink};
+use super::{Output, ServerId, Sink, kept};
 
 #[derive(Debug)]
 enum State {
@@ -27,9 +27,10 @@ enum State {
     Proceeding {
         last: Bytes,
     },
+    /// `resends` counts timer G.
     Completed {
         last: Bytes,
-        interval: Duration,
+        resends: u8,
     },
     Confirmed,
     Accepted,
@@ -79,7 +80,7 @@ impl ServerInvite {
             self.state = State::Proceeding { last: response };
             self.resend_at = None;
         } else {
-            self.state = State::Completed { last: response, interval: T1 };
+            self.state = State::Completed { last: kept(&response), resends: 0 };
             self.resend_at = (!self.flow.transport.is_reliable()).then_some(now + T1);
             self.end_at = Some(now + TRANSACTION_TIMEOUT);
         }
@@ -123,9 +124,9 @@ impl ServerInvite {
         } else if self.resend_at.is_some_and(|at| at <= now) {
             match &mut self.state {
                 State::Waiting { .. } => self.send_trying(sink),
-                State::Completed { last, interval } => {
-                    *interval = (*interval * 2).min(T2);
-                    self.resend_at = Some(now + *interval);
+                State::Completed { last, resends } => {
+                    *resends += 1; // T1 doubling to T2: at most ten in 64·T1
+                    self.resend_at = Some(now + (T1 * (1 << (*resends).min(3))).min(T2));
                     sink.stats.responses_resent += 1;
                     sink.send(Output::Transmit { flow: self.flow, bytes: last.clone(), client: None });
                 }
@@ -152,17 +153,13 @@ impl ServerInvite {
         matches!(self.state, State::Terminated)
     }
 
-    /// 100 Trying, with the request's Timestamp (RFC 3261 §8.2.6.1).
+    /// 100 Trying (RFC 3261 §8.2.6.1).
     fn send_trying(&mut self, sink: &mut Sink) {
         let State::Waiting { request } = &self.state else { return };
         self.resend_at = None;
         // Read again from its bytes: a TU that answers within 200 ms, as ours does, never needs this.
         let Ok(invite) = Message::parse(request.clone()) else { return };
-        let mut builder = Builder::response(&invite, 100, "Trying", None, self.flow.remote);
-        if let Some(timestamp) = invite.header_named("Timestamp") {
-            builder = builder.header_bytes("Timestamp", timestamp);
-        }
-        let trying = builder.finish(None);
+        let trying = Builder::response(&invite, 100, "", None, self.flow.remote).finish(None);
         sink.send(Output::Transmit { flow: self.flow, bytes: trying.clone(), client: None });
         self.state = State::Proceeding { last: trying };
     }

@@ -140,7 +140,7 @@ impl Bench {
                 }
                 Output::Request { server, request, .. } => {
                     self.server = Some(server);
-                    format!("request {}", key::method_text(request.method()))
+                    format!("request {}", request.method().as_str())
                 }
                 Output::Ack { .. } => "ack".to_owned(),
                 Output::Cancel { server, invite, .. } => {
@@ -298,7 +298,7 @@ fn a_branch_of_60_kb_takes_no_more_room_than_a_short_one() {
         bench.gets(request_with("OPTIONS", &format!("z9hG4bK{}", letter.repeat(60_000)), ""));
     }
     assert_eq!(bench.tsx.len(), (0, 2));
-    assert!(bench.tsx.server_keys.keys().all(|key| key.len() <= 256));
+    assert_eq!(size_of::<Key>(), 16);
 }
 
 #[test]
@@ -355,15 +355,21 @@ fn a_full_table_refuses_our_own_requests_too() {
 /// For 32 s a call as UAS leaves an INVITE in Accepted and a BYE in Completed, as UAC an INVITE in Accepted.
 #[test]
 fn a_finished_call_keeps_less_than_1_kb() {
-    let response = 400; // a 200 to BYE
-    let key = 60 + 16; // method, branch, sent-by; the counts of the Arc
-    let map = 16 + 8 + 2; // one entry of a key map, and its control byte
-    let timer = 32;
-    let server = size_of::<(ServerId, ServerEntry)>() + key + map + timer;
-    let client = size_of::<(ClientId, ClientEntry)>() + key + map + timer;
-    // Maps and the timers' tree are between half and wholly full: counted as if three quarters full.
-    assert!((2 * server + response) * 4 / 3 < 1024, "{server} bytes a server transaction");
-    assert!(client * 4 / 3 < 512, "{client} bytes a client transaction");
+    let in_maps = |entry| (entry + size_of::<(Key, u64)>() + 2) * 8 / 7 * 4 / 3; // 7/8 full at most, half of that at least
+    let timer = size_of::<(Instant, Owner)>() * 3 / 2;
+    let server = in_maps(size_of::<(ServerId, ServerEntry)>()) + timer;
+    let client = in_maps(size_of::<(ClientId, ClientEntry)>()) + timer;
+    let answer_to_bye = 350;
+    assert!(2 * server + answer_to_bye < 1024, "{server} bytes a server transaction");
+    assert!(client < 512, "{client} bytes a client transaction");
+}
+
+#[test]
+fn what_is_kept_has_a_buffer_of_its_own_size() {
+    let mut roomy = Vec::with_capacity(4096);
+    roomy.extend_from_slice(b"SIP/2.0 200 OK");
+    let kept = kept(&Bytes::from(roomy));
+    assert_eq!(Vec::from(kept).capacity(), 14);
 }
 
 #[test]
@@ -420,7 +426,7 @@ impl SimNet {
                     }
                     Output::Transmit { .. } => {}
                     Output::Request { server, request, flow } => {
-                        told.push(key::method_text(request.method()).to_owned());
+                        told.push(request.method().as_str().to_owned());
                         for code in answers {
                             let response = super::super::build::Builder::response(
                                 &request,

@@ -33,18 +33,17 @@ pub(super) struct TimerQueue {
 }
 
 impl TimerQueue {
-    /// Moves the owner's entry from where it is (`armed`) to `deadline`.
-    pub fn rearm(&mut self, owner: Owner, armed: &mut Option<Instant>, deadline: Option<Instant>) {
-        if *armed == deadline {
+    /// Moves the owner's entry from the deadline it had to the one it has now.
+    pub fn rearm(&mut self, owner: Owner, before: Option<Instant>, after: Option<Instant>) {
+        if before == after {
             return;
         }
-        if let Some(old) = *armed {
-            self.entries.remove(&(old, owner));
+        if let Some(before) = before {
+            self.entries.remove(&(before, owner));
         }
-        if let Some(new) = deadline {
-            self.entries.insert((new, owner));
+        if let Some(after) = after {
+            self.entries.insert((after, owner));
         }
-        *armed = deadline;
     }
 
     /// The owner of the earliest deadline that has come. The entry stays: the owner moves or removes it.
