@@ -7,7 +7,9 @@
 pub mod dtmf;
 pub mod jitter;
 pub mod packet;
+pub mod playout;
 pub mod rtcp;
 pub mod session;
 pub mod source;
 pub mod srtp;
+pub mod stretch;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+pub use super::playout::Received;
 use crate::media::{AudioParams, MediaEvent};
 
 /// RTP or RTCP (on its own port unless RTCP is multiplexed, RFC 5761).
@@ -10,17 +11,6 @@ use crate::media::{AudioParams, MediaEvent};
 pub enum Channel {
     Rtp,
     Rtcp,
-}
-
-/// What a pulled frame is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// Decoded from a packet.
-    Decoded,
-    /// Made up for a lost or late one.
-    Concealed,
-    /// The stream has not begun, pauses or does not receive: silence.
-    Silence,
 }
 
 /// Both directions of a stream. Durations in ms, levels as counts of packets; all since the start.
