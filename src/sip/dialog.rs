@@ -1,1 +1,255 @@
-//! Dialogs (RFC 3261 §12).
+//! Dialogs (RFC 3261 §12): the state two user agents share, and the requests sent inside it.
+//!
+//! A dialog is *early* when a provisional response made it and *confirmed* once a 2xx did; the difference only matters to
+//! its owner. Values that came from the peer are kept as the bytes they came in and written back unchanged.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+use super::build::Builder;
+use super::headers::NameAddr;
+use super::message::{HeaderName, Message, Method};
+use super::transport::{Flow, Transport};
+use super::uri::{Host, Uri};
+
+/// More Record-Route entries than any real path has; a message with more makes no dialog.
+const MAX_ROUTE_SET: usize = 64;
+
+/// Hops a request of ours may take (RFC 3261 §8.1.1.6).
+pub const MAX_FORWARDS: u8 = 70;
+
+/// Why a message makes no dialog; the text names the header.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct DialogError(pub String);
+
+/// One dialog, seen from our side.
+#[derive(Clone, Debug)]
+pub struct Dialog {
+    call_id: Box<[u8]>,
+    local_tag: Box<str>,
+    /// Empty when the peer gave none (RFC 2543).
+    remote_tag: Box<[u8]>,
+    /// From of our requests, with our tag.
+    local: Box<[u8]>,
+    /// To of our requests, with the peer's tag.
+    remote: Box<[u8]>,
+    local_seq: u32,
+    remote_seq: Option<u32>,
+    target: Uri,
+    routes: Vec<Box<[u8]>>,
+    /// Made by a `sips:` request over TLS (RFC 3261 §12.1.1): everything in it stays on TLS.
+    secure: bool,
+    /// The path the dialog's messages took so far.
+    flow: Flow,
+}
+
+impl Dialog {
+    /// The UAC's side, from a response to our INVITE that makes a dialog (RFC 3261 §12.1.2); it repeats our From, Call-ID
+    /// and CSeq. `flow` is where it came from. A response without a usable Contact is answered at the URI of its To.
+    ///
+    /// # Errors
+    /// When its headers cannot be read.
+    pub fn uac(response: &Message, flow: Flow) -> Result<Self, DialogError> {
+        let from = response.from().map_err(|error| DialogError(error.what))?;
+        let to = response.to().map_err(|error| DialogError(error.what))?;
+        let callee = to.uri().map_err(|error| DialogError(format!("To: {error}")))?;
+        let secure = callee.is_secure() && flow.transport == Transport::Tls;
+        let mut routes = route_set(response)?;
+        routes.reverse();
+        Ok(Self {
+            call_id: response.call_id().map_err(|error| DialogError(error.what))?.into(),
+            local_tag: String::from_utf8_lossy(from.tag().unwrap_or_default()).into(),
+            remote_tag: to.tag().unwrap_or_default().into(),
+            local: response.header(HeaderName::From).unwrap_or_default().into(),
+            remote: response.header(HeaderName::To).unwrap_or_default().into(),
+            local_seq: response.cseq().map_err(|error| DialogError(error.what))?.number,
+            remote_seq: None,
+            target: contact(response).unwrap_or(callee),
+            routes,
+            secure,
+            flow,
+        })
+    }
+
+    /// The UAS's side, from a request that makes a dialog and the tag we answer it with (RFC 3261 §12.1.1).
+    ///
+    /// # Errors
+    /// When the request has no usable Contact or its headers cannot be read.
+    pub fn uas(request: &Message, local_tag: &str, flow: Flow) -> Result<Self, DialogError> {
+        let from = request.from().map_err(|error| DialogError(error.what))?;
+        let mut local = request.header(HeaderName::To).unwrap_or_default().to_vec();
+        local.extend_from_slice(b";tag=");
+        local.extend_from_slice(local_tag.as_bytes());
+        Ok(Self {
+            call_id: request.call_id().map_err(|error| DialogError(error.what))?.into(),
+            local_tag: local_tag.into(),
+            remote_tag: from.tag().unwrap_or_default().into(),
+            local: local.into(),
+            remote: request.header(HeaderName::From).unwrap_or_default().into(),
+            local_seq: 0,
+            remote_seq: Some(request.cseq().map_err(|error| DialogError(error.what))?.number),
+            target: contact(request)?,
+            routes: route_set(request)?,
+            secure: flow.transport == Transport::Tls && starts_with_sips(request.request_uri_raw()),
+            flow,
+        })
+    }
+
+    pub fn call_id(&self) -> &[u8] {
+        &self.call_id
+    }
+
+    pub fn local_tag(&self) -> &str {
+        &self.local_tag
+    }
+
+    pub fn remote_tag(&self) -> &[u8] {
+        &self.remote_tag
+    }
+
+    /// The peer's Contact: where requests of the dialog are addressed to.
+    pub fn remote_target(&self) -> &Uri {
+        &self.target
+    }
+
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// The number of the last request we sent.
+    pub fn local_seq(&self) -> u32 {
+        self.local_seq
+    }
+
+    /// True for a request the peer sent inside this dialog.
+    pub fn matches_request(&self, request: &Message) -> bool {
+        let tag = |address: NameAddr<'_>| address.tag().unwrap_or_default().to_vec();
+        request.call_id().is_ok_and(|id| id == &*self.call_id)
+            && request.from().is_ok_and(|from| tag(from) == *self.remote_tag)
+            && request.to().is_ok_and(|to| tag(to) == self.local_tag.as_bytes())
+    }
+
+    /// Takes the CSeq number of a request in this dialog. Gaps are legal; false for a number lower than one already seen,
+    /// which is answered with 500 (RFC 3261 §12.2.2). ACK and CANCEL are not counted.
+    pub fn take_remote_seq(&mut self, number: u32) -> bool {
+        if self.remote_seq.is_some_and(|last| number < last) {
+            return false;
+        }
+        self.remote_seq = Some(number);
+        true
+    }
+
+    /// Takes the Contact of a target refresh (re-INVITE, UPDATE and their 2xx, RFC 3261 §12.2.1.2), and the path it came
+    /// on. A message without a usable Contact changes nothing.
+    pub fn refresh_target(&mut self, message: &Message, flow: Flow) {
+        if let Ok(target) = contact(message) {
+            self.target = target;
+        }
+        self.flow = flow;
+    }
+
+    /// Starts the next request of the dialog: request line, Via, Max-Forwards, Route, From, To, Call-ID, CSeq
+    /// (RFC 3261 §12.2.1.1).
+    pub fn request(&mut self, method: &Method, via: impl Display) -> Builder {
+        self.local_seq = self.local_seq.saturating_add(1);
+        self.start(method, self.local_seq, via)
+    }
+
+    /// The ACK to a 2xx of the INVITE with this CSeq number (RFC 3261 §13.2.2.4): a transaction of its own with a new
+    /// branch in `via`, to be sent again for each repeated 2xx.
+    pub fn ack(&self, number: u32, via: impl Display, body: Option<(&str, &[u8])>) -> Bytes {
+        self.start(&Method::Ack, number, via).finish(body)
+    }
+
+    /// Where a request of this dialog goes: the address of the first route or of the remote target. A host name stands for
+    /// the path the dialog took so far: its messages came from there, and a look-up could end at another machine.
+    pub fn flow(&self) -> Flow {
+        match self.routes.first().and_then(|route| route_uri(route)) {
+            Some(first) => self.flow_to(&first),
+            None => self.flow_to(&self.target),
+        }
+    }
+
+    fn start(&self, method: &Method, number: u32, via: impl Display) -> Builder {
+        // A first hop that is no loose router wants to be named in the request line (RFC 3261 §12.2.1.1).
+        let strict = self.routes.first().and_then(|route| route_uri(route)).filter(|uri| uri.parameter("lr").is_none());
+        let mut builder = match &strict {
+            Some(first) => Builder::request(method, request_line_uri(first)),
+            None => Builder::request(method, request_line_uri(&self.target)),
+        };
+        builder = builder.header("Via", via).header("Max-Forwards", MAX_FORWARDS);
+        for route in self.routes.iter().skip(usize::from(strict.is_some())) {
+            builder = builder.header_bytes("Route", route);
+        }
+        if strict.is_some() {
+            builder = builder.header("Route", format_args!("<{}>", self.target));
+        }
+        builder
+            .header_bytes("From", &self.local)
+            .header_bytes("To", &self.remote)
+            .header_bytes("Call-ID", &self.call_id)
+            .header("CSeq", format_args!("{number} {}", method.as_str()))
+    }
+
+    fn flow_to(&self, hop: &Uri) -> Flow {
+        let named = hop.parameter("transport").flatten().and_then(Transport::from_name);
+        let transport = match named {
+            _ if self.secure || hop.is_secure() => Transport::Tls,
+            Some(transport) => transport,
+            None => self.flow.transport, // the connection that is there serves better than a guess
+        };
+        let Some(ip) = hop_address(hop) else { return self.flow };
+        let remote = SocketAddr::new(ip, hop.port.unwrap_or_else(|| transport.default_port()));
+        // A peer that connected to us usually listens nowhere: its connection is used while it lasts.
+        let connection = self.flow.connection.filter(|_| transport == self.flow.transport);
+        Flow { transport, remote, connection }
+    }
+}
+
+/// The numeric address of a hop; none for host names and for addresses a request must not go to.
+fn hop_address(hop: &Uri) -> Option<IpAddr> {
+    let ip = match &hop.host {
+        Some(Host::Ip(ip)) => *ip,
+        Some(Host::Name(_)) | None => return None,
+    };
+    let unusable = ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::from([255; 4]);
+    (!unusable).then_some(ip)
+}
+
+/// A URI as a request line may carry it: without headers and `method` (RFC 3261 §19.1.1, table 1).
+pub(crate) fn request_line_uri(uri: &Uri) -> Uri {
+    let mut uri = uri.clone();
+    uri.headers.clear();
+    uri.parameters.retain(|(name, _)| !name.eq_ignore_ascii_case("method"));
+    uri
+}
+
+fn route_uri(route: &[u8]) -> Option<Uri> {
+    NameAddr::parse(route)?.uri().ok().filter(Uri::is_sip)
+}
+
+fn route_set(message: &Message) -> Result<Vec<Box<[u8]>>, DialogError> {
+    let routes: Vec<Box<[u8]>> =
+        message.header_values(HeaderName::RecordRoute).take(MAX_ROUTE_SET + 1).map(Into::into).collect();
+    if routes.len() > MAX_ROUTE_SET {
+        return Err(DialogError(format!("more than {MAX_ROUTE_SET} Record-Route entries")));
+    }
+    match routes.iter().find(|route| route_uri(route).is_none()) {
+        Some(route) => Err(DialogError(format!("Record-Route {:?} is no SIP URI", String::from_utf8_lossy(route)))),
+        None => Ok(routes),
+    }
+}
+
+fn contact(message: &Message) -> Result<Uri, DialogError> {
+    let contact = message.contact().map_err(|error| DialogError(error.what))?;
+    let contact = contact.ok_or_else(|| DialogError("no Contact header".into()))?;
+    let uri = contact.uri().map_err(|error| DialogError(format!("Contact: {error}")))?;
+    if uri.is_sip() { Ok(uri) } else { Err(DialogError(format!("Contact {uri} is no SIP URI"))) }
+}
+
+fn starts_with_sips(uri: &[u8]) -> bool {
+    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+}

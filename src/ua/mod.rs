@@ -3,6 +3,19 @@
 //! After each verb or `handle_*`, the owner drains [`UserAgent::poll_output`] to `None`, then waits until
 //! [`UserAgent::poll_timeout`].
 
+pub(crate) mod accounts;
+pub(crate) mod core;
+mod forks;
+mod inbound;
+mod limits;
+pub(crate) mod options;
+pub(crate) mod routing;
+#[cfg(test)]
+mod tests;
+pub(crate) mod timers;
+pub(crate) mod tokens;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,10 +24,15 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::rngs::StdRng;
 
+use self::core::{Core, warning_header};
+use self::options::Ping;
+use self::routing::{Asker, RouteWalk};
 use crate::event::{AccountId, Event, RequestId, Route, SessionId, SessionState, Snapshot};
 use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, RecordingLayout, SrtpPolicy};
-use crate::sip::message::{Message, ParseError};
-use crate::sip::transaction::ClientId;
+use crate::session::Session;
+use crate::session::table::Verb;
+use crate::sip::message::{Message, Method, ParseError};
+use crate::sip::transaction::{ClientId, reply_flow};
 use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::Uri;
 
@@ -122,32 +140,66 @@ pub struct UaStats {
 
 /// A SIP user agent (UAC and UAS).
 #[derive(Debug)]
-pub struct UserAgent {}
+pub struct UserAgent {
+    core: Core,
+    /// By number, so that whatever concerns all of them happens in the order they began.
+    sessions: BTreeMap<SessionId, Box<Session>>,
+    pings: BTreeMap<RequestId, Ping>,
+}
 
-#[allow(unused_variables)]
 impl UserAgent {
     pub fn new(config: UaConfig, random: StdRng) -> Self {
-        todo!()
+        Self { core: Core::new(config, random), sessions: BTreeMap::new(), pings: BTreeMap::new() }
     }
+
+    /// Changes hold from the next message on.
     pub fn config_mut(&mut self) -> &mut UaConfig {
-        todo!()
+        &mut self.core.config
     }
+
+    /// Adds an account or changes it; calls in progress keep what they agreed on.
     pub fn set_account(&mut self, id: AccountId, settings: AccountSettings) {
-        todo!()
+        self.core.accounts.set(id, settings);
     }
+
+    /// No new call is taken or made; those in progress go on.
     pub fn remove_account(&mut self, id: AccountId) {
-        todo!()
+        self.core.accounts.remove(id);
     }
 
     // --- verbs -------------------------------------------------------------------------------------------------------
+
     /// Starts a call. On return the state is CALLING and SIPSessionChangedState and SIPSessionNewOutgoing are queued
     /// before anything the network can cause (ruling C3).
+    ///
+    /// # Errors
+    /// For an unknown account, a stream, callee, route or header that cannot be used, or too many sessions.
     pub fn connect(&mut self, call: Connect, now: Instant) -> Result<SessionId, VerbError> {
-        todo!()
+        let max = self.core.config.max_sessions;
+        if self.sessions.len() >= max {
+            self.core.stats.refused_by_limit += 1;
+            return Err(Verb::Connect.impossible(SessionState::Null, format!("{max} sessions exist already")));
+        }
+        let id = self.core.next_session();
+        let session = Session::connect(id, call, &mut self.core, now)?;
+        self.sessions.insert(id, Box::new(session));
+        self.settle(id);
+        self.drain_transactions(now);
+        Ok(id)
     }
+
+    /// Takes a call: asks for sockets, then answers.
+    ///
+    /// # Errors
+    /// Outside INCOMING, or for streams that were not proposed.
     pub fn accept(&mut self, session: SessionId, audio: bool, chat: bool, now: Instant) -> Result<(), VerbError> {
-        todo!()
+        self.verb(Verb::Accept, session, now, |session, core| session.accept(audio, chat, core))
     }
+
+    /// Refuses a call with a code of 400 to 699.
+    ///
+    /// # Errors
+    /// Outside INCOMING and TERMINATED, or for any other code.
     pub fn reject(
         &mut self,
         session: SessionId,
@@ -155,17 +207,32 @@ impl UserAgent {
         reason: Option<&str>,
         now: Instant,
     ) -> Result<(), VerbError> {
-        todo!()
+        self.verb(Verb::Reject, session, now, |session, core| session.reject(code, reason, core, now))
     }
+
     /// Sends 180.
+    ///
+    /// # Errors
+    /// Outside INCOMING.
     pub fn ring(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
-        todo!()
+        self.verb(Verb::Ring, session, now, |session, core| session.ring(core, now))
     }
-    /// Silent in NULL, TERMINATING and TERMINATED (ruling R14).
+
+    /// Ends a call in any state. Silent in NULL, TERMINATING and TERMINATED (ruling R14).
+    ///
+    /// # Errors
+    /// For a session that never was.
     pub fn end(&mut self, session: SessionId, reason: Option<&str>, now: Instant) -> Result<(), VerbError> {
-        todo!()
+        self.verb(Verb::End, session, now, |session, core| {
+            session.end(reason, core, now);
+            Ok(())
+        })
     }
-    /// `path` is absolute.
+
+    /// Records the call's audio. `path` is absolute.
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, without audio, or while a recording exists.
     pub fn start_recording(
         &mut self,
         session: SessionId,
@@ -173,15 +240,27 @@ impl UserAgent {
         layout: RecordingLayout,
         now: Instant,
     ) -> Result<(), VerbError> {
-        todo!()
+        self.verb(Verb::StartRecordingAudio, session, now, |session, core| session.start_recording(path, layout, core))
     }
+
+    /// # Errors
+    /// Outside ESTABLISHED, or while nothing is recorded.
     pub fn stop_recording(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
-        todo!()
+        self.verb(Verb::StopRecordingAudio, session, now, |session, core| session.stop_recording(core))
     }
+
+    /// Sends one digit of `0-9*#A-D` (ruling R11).
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, without audio, or for anything else.
     pub fn send_dtmf(&mut self, session: SessionId, digit: char, now: Instant) -> Result<(), VerbError> {
-        todo!()
+        self.verb(Verb::SendDtmf, session, now, |session, core| session.send_dtmf(digit, core))
     }
+
     /// Pings a peer; answered by `EventKind::OptionsDidAnswer`.
+    ///
+    /// # Errors
+    /// For an unknown account, a URI that cannot be called, or routes that cannot be used.
     pub fn options(
         &mut self,
         account: AccountId,
@@ -189,59 +268,207 @@ impl UserAgent {
         routes: Vec<Route>,
         now: Instant,
     ) -> Result<RequestId, VerbError> {
-        todo!()
+        let walk = RouteWalk::new(routes, &self.core)?;
+        let mut ping = Ping::new(account, uri, walk, &mut self.core)?;
+        let id = ping.id();
+        ping.start(&mut self.core, now);
+        self.pings.insert(id, ping);
+        self.drain_transactions(now);
+        Ok(id)
     }
+
     /// Ends every session as `end` does; the owner goes on polling until `is_idle` or its patience ends.
     pub fn shutdown(&mut self, now: Instant) {
-        todo!()
+        let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
+        for id in ids {
+            self.with(id, |session, core| session.end(None, core, now));
+        }
+        self.pings.clear();
+        self.drain_transactions(now);
     }
 
     // --- what arrives ------------------------------------------------------------------------------------------------
+
     pub fn handle_message(&mut self, message: Message, flow: Flow, now: Instant) {
-        todo!()
+        self.core.stats.messages_received += 1;
+        if let Err(error) = message.validate() {
+            return self.answer_bad(*error, flow);
+        }
+        if self.is_flooded(&message, now) {
+            self.core.stats.refused_by_rate += 1;
+            return;
+        }
+        self.core.transactions.handle_message(message, flow, now);
+        self.drain_transactions(now);
     }
+
     /// Bytes that are no usable message: answered when the error says so.
-    pub fn handle_bad_message(&mut self, error: Box<ParseError>, flow: Flow, now: Instant) {
-        todo!()
+    pub fn handle_bad_message(&mut self, error: Box<ParseError>, flow: Flow, _now: Instant) {
+        self.core.stats.messages_received += 1;
+        self.answer_bad(*error, flow);
     }
+
+    /// The message of this client transaction could not be sent.
     pub fn handle_transport_error(&mut self, client: ClientId, error: &str, now: Instant) {
-        todo!()
+        self.core.transactions.handle_transport_error(client, error, now);
+        self.drain_transactions(now);
     }
+
+    /// The answer to [`Output::Resolve`].
     pub fn handle_resolved(&mut self, query: QueryId, addresses: Result<Vec<IpAddr>, String>, now: Instant) {
-        todo!()
+        match self.core.queries.take(query) {
+            Some(Asker::Session(id)) => {
+                self.with(id, |session, core| session.handle_resolved(addresses, core, now));
+            }
+            Some(Asker::Ping(id)) => self.with_ping(id, |ping, core| ping.handle_resolved(addresses, core, now)),
+            None => {}
+        }
+        self.drain_transactions(now);
     }
+
+    /// The answer to [`MediaCommand::Open`].
     pub fn handle_media_opened(&mut self, session: SessionId, media: Result<LocalMedia, String>, now: Instant) {
-        todo!()
+        self.with(session, |session, core| session.handle_media_opened(media, core, now));
+        self.drain_transactions(now);
     }
+
     pub fn handle_media_event(&mut self, session: SessionId, event: MediaEvent, now: Instant) {
-        todo!()
+        self.with(session, |session, core| session.handle_media_event(event, core, now));
+        self.drain_transactions(now);
     }
+
+    /// Moves time forward. Early or repeated calls are harmless.
     pub fn handle_timeout(&mut self, now: Instant) {
-        todo!()
+        self.core.transactions.handle_timeout(now);
+        self.drain_transactions(now);
+        while let Some((id, timer)) = self.core.timers.pop_due(now) {
+            self.with(id, |session, core| session.handle_timer(timer, core, now));
+        }
+        for client in self.core.forks.handle_timeout(now) {
+            self.core.clients.remove(&client);
+        }
+        self.drain_transactions(now);
     }
 
     // --- what leaves -------------------------------------------------------------------------------------------------
+
+    /// The next thing to do, oldest first; `None` when drained.
     pub fn poll_output(&mut self) -> Option<Output> {
-        todo!()
+        let output = self.core.outputs.pop_front();
+        if let Some(Output::Transmit { .. }) = output {
+            self.core.stats.messages_sent += 1;
+        }
+        output
     }
+
+    /// When to call [`Self::handle_timeout`] at the latest; `None` when nothing waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        todo!()
+        let core = &self.core;
+        [core.transactions.poll_timeout(), core.timers.next(), core.forks.next_timeout()].into_iter().flatten().min()
     }
+
+    /// The session as it is now; `None` once it is over (its last event carries the last snapshot).
     pub fn snapshot(&self, session: SessionId) -> Option<Arc<Snapshot>> {
-        todo!()
+        self.sessions.get(&session).map(|session| session.snapshot())
     }
+
     /// Sessions not in NULL or TERMINATED.
     pub fn sessions(&self) -> Vec<SessionId> {
-        todo!()
+        self.sessions.iter().filter(|(_, session)| session.is_active()).map(|(id, _)| *id).collect()
     }
+
     pub fn stats(&self) -> UaStats {
-        todo!()
+        let (client_transactions, server_transactions) = self.core.transactions.len();
+        UaStats {
+            sessions: self.sessions.len(),
+            dialogs: self.core.tags.len(),
+            client_transactions,
+            server_transactions,
+            ..self.core.stats
+        }
     }
+
     /// Nothing left: no session, dialog, transaction or timer.
     pub fn is_idle(&self) -> bool {
-        todo!()
+        let core = &self.core;
+        self.sessions.is_empty()
+            && self.pings.is_empty()
+            && core.transactions.is_empty()
+            && core.clients.is_empty()
+            && core.servers.is_empty()
+            && core.forks.is_empty()
+            && core.tags.is_empty()
+            && core.merge_keys.is_empty()
+            && core.timers.is_empty()
+            && core.queries.is_empty()
+            && core.outputs.is_empty()
+    }
+
+    // --- inside ------------------------------------------------------------------------------------------------------
+
+    /// Lets a session act; `None` when it does not exist. A session that is done is dropped right after.
+    fn with<R>(&mut self, id: SessionId, act: impl FnOnce(&mut Session, &mut Core) -> R) -> Option<R> {
+        let session = self.sessions.get_mut(&id)?;
+        let result = act(session, &mut self.core);
+        self.settle(id);
+        Some(result)
+    }
+
+    fn settle(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && session.is_finished()
+        {
+            session.forget(&mut self.core);
+            self.sessions.remove(&id);
+        }
+    }
+
+    fn with_ping(&mut self, id: RequestId, act: impl FnOnce(&mut Ping, &mut Core) -> bool) {
+        if let Some(ping) = self.pings.get_mut(&id)
+            && act(ping, &mut self.core)
+        {
+            self.pings.remove(&id);
+        }
+    }
+
+    /// A verb of the table. A session that is over stays TERMINATED for ever.
+    fn verb(
+        &mut self,
+        verb: Verb,
+        id: SessionId,
+        now: Instant,
+        act: impl FnOnce(&mut Session, &mut Core) -> Result<(), VerbError>,
+    ) -> Result<(), VerbError> {
+        let result = match self.with(id, act) {
+            Some(result) => result,
+            None if self.core.was_given(id) => verb.check(SessionState::Terminated).map(|_| ()),
+            None => Err(VerbError::UnknownSession(id)),
+        };
+        self.drain_transactions(now);
+        result
+    }
+
+    /// True for a new INVITE while refusing them is itself too much work.
+    fn is_flooded(&mut self, message: &Message, now: Instant) -> bool {
+        self.core.limits.is_silent(self.core.config.invite_rate, now)
+            && message.is_request()
+            && *message.method() == Method::Invite
+            && message.to().is_ok_and(|to| to.tag().is_none())
+    }
+
+    /// Answers without state: what cannot be read cannot be matched to its repetition either.
+    fn answer_bad(&mut self, error: ParseError, flow: Flow) {
+        self.core.stats.bad_messages += 1;
+        if let (Some(code), Some(partial)) = (error.answer, &error.partial) {
+            let tag = tokens::tag(&mut self.core.random);
+            let flow = reply_flow(partial, flow);
+            let warning = warning_header(399, &error.what);
+            let response = self.core.response(partial, code, Some(&tag), flow).header("Warning", warning).finish(None);
+            self.core.transmit(flow, response);
+        }
     }
 }
 
-/// How long `end()` waits for the answer to BYE before the session is over all the same (M17).
+/// How long `end()` waits for the answer to BYE or CANCEL, and for the recorder, before the session is over all the same
+/// (M17).
 pub const BYE_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,315 @@
+//! A call that is up, and every request the peer sends inside a dialog (RFC 3261 §12.2.2, §14, §15; RFC 3311).
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use super::outgoing::{has_sdp, is_sdp, take_answer};
+use super::{BadOffer, Leg, Session, peer_reason, shown_sdp};
+use crate::event::{EventKind, Originator, SessionState};
+use crate::media::AudioParams;
+use crate::sdp::description::Description;
+use crate::sdp::negotiation::NegotiationError;
+use crate::sip::dialog::Dialog;
+use crate::sip::message::{HeaderName, Message, Method};
+use crate::sip::transaction::{ServerId, T1, T2};
+use crate::sip::transport::Flow;
+use crate::ua::core::{ACCEPT, ALLOW, Core};
+use crate::ua::options::answer_options;
+
+/// Both sides have confirmed the dialog.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    pub(super) dialog: Dialog,
+    /// Their re-INVITE, answered with 2xx but not acknowledged yet.
+    pub(super) unacked: Option<Unacked>,
+}
+
+impl Confirmed {
+    pub(super) fn new(dialog: Dialog) -> Self {
+        Self { dialog, unacked: None }
+    }
+}
+
+/// A 2xx of ours that is repeated until its ACK comes (RFC 3261 §13.3.1.4).
+#[derive(Debug)]
+pub(super) struct Unacked {
+    pub(super) server: ServerId,
+    /// Number of the INVITE, which its ACK bears too.
+    number: u32,
+    pub(super) response: Bytes,
+    interval: Duration,
+    /// The 2xx carries our offer: the ACK must bring the answer.
+    pub(super) offered: bool,
+}
+
+impl Unacked {
+    pub(super) fn new(server: ServerId, number: u32, response: Bytes, offered: bool) -> Self {
+        Self { server, number, response, interval: T1, offered }
+    }
+
+    /// How long to wait after the next repetition.
+    pub(super) fn next_interval(&mut self) -> Duration {
+        self.interval = (self.interval * 2).min(T2);
+        self.interval
+    }
+}
+
+/// What to do with an INVITE or UPDATE inside the dialog.
+enum Verdict {
+    Answer { sdp: String, params: Option<AudioParams> },
+    Offer { sdp: String },
+    Refresh,
+    Refuse { code: u16, headers: Vec<(&'static str, String)> },
+}
+
+impl Session {
+    /// Media is agreed on and the ACK has passed: the call is up.
+    pub(super) fn establish(&mut self, core: &mut Core) {
+        self.post_audio_started(core);
+        self.set_state(SessionState::Established, core);
+        self.post(EventKind::SessionDidStart, core);
+        if self.snapshot.on_hold_by_remote {
+            self.post(EventKind::SessionGotHoldRequest { originator: Originator::Remote }, core);
+        }
+    }
+
+    /// An ACK with our tag.
+    pub fn handle_ack(&mut self, ack: &Message, core: &mut Core, now: Instant) {
+        let Ok(cseq) = ack.cseq() else { return };
+        let expected = self.unacked_mut().is_some_and(|unacked| unacked.number == cseq.number);
+        if !expected || !self.dialog_mut(ack).is_some() {
+            return; // the ACK to a repeated 2xx, come twice
+        }
+        match &mut self.leg {
+            Leg::Answered(_) => self.acknowledged(ack, core, now),
+            Leg::Confirmed(_) => self.reinvite_acknowledged(ack, core),
+            Leg::Ending(_) => self.bye_after_ack(core, now),
+            Leg::Outgoing(_) | Leg::Incoming(_) | Leg::Over => {}
+        }
+    }
+
+    /// A request with our tag in To: it is inside a dialog of this session, or answered with 481.
+    pub fn handle_request(&mut self, server: ServerId, request: &Message, flow: Flow, core: &mut Core, now: Instant) {
+        let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        let Some(dialog) = self.dialog_mut(request) else { return core.answer(server, request, flow, 481, now) };
+        if !dialog.take_remote_seq(number) {
+            return core.answer(server, request, flow, 500, now);
+        }
+        if let Some(unsupported) = required_extensions(request) {
+            return core.answer_with(server, request, flow, 420, &[("Unsupported", &unsupported)], now);
+        }
+        match request.method() {
+            Method::Bye => self.handle_bye(server, request, flow, core, now),
+            _ if matches!(self.leg, Leg::Ending(_) | Leg::Over) => core.answer(server, request, flow, 481, now),
+            Method::Invite => self.handle_reinvite(server, request, flow, core, now),
+            Method::Update => self.handle_update(server, request, flow, core, now),
+            Method::Options => answer_options(server, request, flow, core, now),
+            method => {
+                let code = if matches!(method, Method::Other(_)) { 501 } else { 405 };
+                core.answer_with(server, request, flow, code, &[("Allow", ALLOW)], now);
+            }
+        }
+    }
+
+    /// The dialog a request belongs to.
+    fn dialog_mut(&mut self, request: &Message) -> Option<&mut Dialog> {
+        let candidates = match &mut self.leg {
+            Leg::Outgoing(outgoing) => outgoing.early_dialogs(),
+            Leg::Incoming(incoming) => std::slice::from_mut(&mut incoming.dialog),
+            Leg::Answered(answered) => std::slice::from_mut(&mut answered.dialog),
+            Leg::Confirmed(confirmed) => std::slice::from_mut(&mut confirmed.dialog),
+            Leg::Ending(ending) => ending.dialog.as_mut_slice(),
+            Leg::Over => &mut [],
+        };
+        candidates.iter_mut().find(|dialog| dialog.matches_request(request))
+    }
+
+    // --- BYE ---------------------------------------------------------------------------------------------------------
+
+    fn handle_bye(&mut self, server: ServerId, bye: &Message, flow: Flow, core: &mut Core, now: Instant) {
+        core.answer(server, bye, flow, 200, now);
+        self.confirm_without_ack(core);
+        match &self.leg {
+            Leg::Incoming(_) => self.bye_while_ringing(bye, core, now),
+            Leg::Answered(_) => self.bye_before_answer(core),
+            Leg::Confirmed(_) => self.close_established(Originator::Remote, peer_reason(bye), core, now),
+            Leg::Ending(_) => self.end_answered(core), // both hang up at once
+            // A callee may not (RFC 3261 §15); its INVITE is still to be answered.
+            Leg::Outgoing(_) | Leg::Over => {}
+        }
+    }
+
+    // --- re-INVITE and UPDATE ----------------------------------------------------------------------------------------
+
+    fn handle_reinvite(&mut self, server: ServerId, request: &Message, flow: Flow, core: &mut Core, now: Instant) {
+        let verdict = match &self.leg {
+            // Our own INVITE is open (RFC 3261 §14.2).
+            Leg::Outgoing(_) => refuse(491),
+            Leg::Confirmed(confirmed) if confirmed.unacked.is_none() => self.judge_offer(request, core),
+            _ => retry_after(core),
+        };
+        match verdict {
+            Verdict::Answer { sdp, params } => {
+                self.accept_reinvite(server, request, flow, &sdp, false, core, now);
+                self.apply(request, params, core);
+            }
+            Verdict::Offer { sdp } => self.accept_reinvite(server, request, flow, &sdp, true, core, now),
+            Verdict::Refresh => {}
+            Verdict::Refuse { code, headers } => send_refusal(server, request, flow, code, &headers, core, now),
+        }
+    }
+
+    /// UPDATE is answered like a re-INVITE, at once and without ACK (RFC 3311 §5.2).
+    fn handle_update(&mut self, server: ServerId, request: &Message, flow: Flow, core: &mut Core, now: Instant) {
+        let verdict = match &self.leg {
+            _ if request.body().is_empty() => Verdict::Refresh,
+            Leg::Outgoing(_) => refuse(491),
+            Leg::Confirmed(confirmed) if confirmed.unacked.as_ref().is_some_and(|unacked| unacked.offered) => {
+                refuse(491)
+            }
+            Leg::Confirmed(_) => self.judge_offer(request, core),
+            _ => retry_after(core), // an offer of theirs is not answered yet
+        };
+        let (sdp, params) = match verdict {
+            Verdict::Answer { sdp, params } => (Some(sdp), Some(params)),
+            Verdict::Offer { .. } | Verdict::Refresh => (None, None),
+            Verdict::Refuse { code, headers } => {
+                return send_refusal(server, request, flow, code, &headers, core, now);
+            }
+        };
+        let contact = self.refresh_and_contact(request, flow, core);
+        let response = core.response(request, 200, Some(&self.tag), flow).header("Contact", contact);
+        let response = response.header("Allow", ALLOW);
+        let body = sdp.as_ref().map(|sdp| ("application/sdp", sdp.as_bytes()));
+        core.transactions.respond(server, 200, response.finish(body), now);
+        if let Some(sdp) = sdp {
+            self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
+        }
+        if let Some(params) = params {
+            self.apply(request, params, core);
+        }
+    }
+
+    /// The answer to an offer inside the dialog, or the offer a re-INVITE without one asks for. A refusal leaves the
+    /// session as it was.
+    fn judge_offer(&mut self, request: &Message, core: &mut Core) -> Verdict {
+        // A stream that was refused or removed stays so: nothing here can propose one.
+        let audio = self.local_audio(core).filter(|_| self.snapshot.has_audio);
+        if request.body().is_empty() {
+            let sdp = self.negotiator.offer(audio.as_ref(), &mut core.random).to_string();
+            return Verdict::Offer { sdp };
+        }
+        if !request.header(HeaderName::ContentType).is_none_or(is_sdp) {
+            return Verdict::Refuse { code: 415, headers: vec![("Accept", ACCEPT.into())] };
+        }
+        let answer = Description::parse(request.body())
+            .map_err(NegotiationError::from)
+            .and_then(|offer| self.negotiator.answer(&offer, audio.as_ref(), &mut core.random));
+        match answer {
+            Ok((answer, params)) => Verdict::Answer { sdp: answer.to_string(), params },
+            Err(error) => {
+                let BadOffer { code, warning } = error.into();
+                // Inside a session an offer without known media is just one that cannot be taken.
+                let code = if code == 415 { 488 } else { code };
+                Verdict::Refuse { code, headers: vec![("Warning", warning)] }
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments)] // one response in one place
+    fn accept_reinvite(
+        &mut self,
+        server: ServerId,
+        request: &Message,
+        flow: Flow,
+        sdp: &str,
+        offered: bool,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        let contact = self.refresh_and_contact(request, flow, core);
+        let response = core
+            .response(request, 200, Some(&self.tag), flow)
+            .header("Contact", contact)
+            .header("Allow", ALLOW)
+            .finish(Some(("application/sdp", sdp.as_bytes())));
+        core.transactions.respond(server, 200, response.clone(), now);
+        let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        if let Leg::Confirmed(confirmed) = &mut self.leg {
+            confirmed.unacked = Some(Unacked::new(server, number, response, offered));
+        }
+        self.start_2xx_timers(core, now);
+        self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(sdp)));
+    }
+
+    fn refresh_and_contact(&mut self, request: &Message, flow: Flow, core: &Core) -> String {
+        let secure = self.dialog_mut(request).is_some_and(|dialog| {
+            dialog.refresh_target(request, flow);
+            dialog.is_secure()
+        });
+        self.change(|snapshot| snapshot.peer_address = Some(flow.remote));
+        core.contact(self.account, flow, secure)
+    }
+
+    fn reinvite_acknowledged(&mut self, ack: &Message, core: &mut Core) {
+        self.stop_2xx_timers(core);
+        let Leg::Confirmed(confirmed) = &mut self.leg else { return };
+        let Some(unacked) = confirmed.unacked.take() else { return };
+        if !unacked.offered {
+            return;
+        }
+        match has_sdp(ack).then(|| take_answer(&mut self.negotiator, ack.body())) {
+            Some(Ok(params)) => self.apply(ack, params, core),
+            // No answer, or none we can use: what was agreed before holds.
+            Some(Err(_)) | None => self.negotiator.roll_back(),
+        }
+    }
+
+    /// Puts the outcome of a later offer/answer to work and tells what it means.
+    fn apply(&mut self, message: &Message, params: Option<AudioParams>, core: &mut Core) {
+        self.show_remote_sdp(message.body());
+        let Some(params) = params else { return self.stop_audio(core) };
+        let was_on_hold = self.snapshot.on_hold_by_remote;
+        self.start_audio(params, core);
+        let originator = Originator::Remote;
+        match (was_on_hold, self.snapshot.on_hold_by_remote) {
+            (false, true) => self.post(EventKind::SessionGotHoldRequest { originator }, core),
+            (true, false) => self.post(EventKind::SessionGotUnholdRequest { originator }, core),
+            _ => return,
+        }
+        self.hold_changed(core);
+    }
+}
+
+fn refuse(code: u16) -> Verdict {
+    Verdict::Refuse { code, headers: Vec::new() }
+}
+
+/// 500 with a random Retry-After of up to 10 s: another offer is open (RFC 3261 §14.2, RFC 3311 §5.2).
+fn retry_after(core: &mut Core) -> Verdict {
+    let seconds: u32 = core.random.random_range(0..=10);
+    Verdict::Refuse { code: 500, headers: vec![("Retry-After", seconds.to_string())] }
+}
+
+fn send_refusal(
+    server: ServerId,
+    request: &Message,
+    flow: Flow,
+    code: u16,
+    headers: &[(&'static str, String)],
+    core: &mut Core,
+    now: Instant,
+) {
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    core.answer_with(server, request, flow, code, &headers, now);
+}
+
+/// Extensions a request needs and we lack: all it names (RFC 3261 §8.2.2.3). Written back as they came.
+pub(crate) fn required_extensions(request: &Message) -> Option<String> {
+    let mut names = request.header_values(HeaderName::Require).filter(|name| !name.is_empty()).peekable();
+    names.peek()?;
+    let names: Vec<_> = names.take(16).map(String::from_utf8_lossy).collect();
+    Some(names.join(", "))
+}

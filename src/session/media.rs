@@ -1,0 +1,191 @@
+//! The session's audio stream: opened, started, stopped; what the media side reports.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use super::table::{Permission, Verb};
+use super::{Leg, Session};
+use crate::event::{AccountId, AudioSnapshot, EventKind, SessionState, Streams};
+use crate::media::{AudioParams, Direction, LocalMedia, MediaCommand, MediaEvent, SrtpPolicy};
+use crate::sdp::negotiation::LocalAudio;
+use crate::ua::core::Core;
+use crate::ua::{Output, VerbError};
+
+/// Our end of the stream.
+#[derive(Debug, Default)]
+pub(super) enum Media {
+    #[default]
+    Closed,
+    /// Sockets are asked for.
+    Opening {
+        peer: SocketAddr,
+    },
+    Open {
+        peer: SocketAddr,
+        local: LocalMedia,
+    },
+}
+
+impl Session {
+    fn command(&self, command: MediaCommand, core: &mut Core) {
+        core.outputs.push_back(Output::Media(self.id, command));
+    }
+
+    /// Asks for sockets that `peer` can reach. True when those that are open will do.
+    pub(super) fn open_media(&mut self, peer: SocketAddr, core: &mut Core) -> bool {
+        match self.media {
+            Media::Open { peer: old, .. } if same_side(old, peer) => return true,
+            Media::Open { .. } => self.close_media(core),
+            Media::Opening { .. } | Media::Closed => {}
+        }
+        self.media = Media::Opening { peer };
+        self.command(MediaCommand::Open { peer }, core);
+        false
+    }
+
+    pub(super) fn close_media(&mut self, core: &mut Core) {
+        if !matches!(self.media, Media::Closed) {
+            self.media = Media::Closed;
+            self.command(MediaCommand::Close, core);
+        }
+    }
+
+    /// Takes the answer to [`MediaCommand::Open`].
+    pub fn handle_media_opened(&mut self, opened: Result<LocalMedia, String>, core: &mut Core, now: Instant) {
+        let Media::Opening { peer } = self.media else { return };
+        match opened {
+            Ok(local) => {
+                self.media = Media::Open { peer, local };
+                let local_rtp = Some(SocketAddr::new(local.address, local.rtp_port));
+                self.change(|snapshot| snapshot.audio = Some(AudioSnapshot { local_rtp, ..AudioSnapshot::default() }));
+                match &self.leg {
+                    Leg::Outgoing(_) => self.send_invite(core, now),
+                    Leg::Incoming(_) => self.answer_invite(core, now),
+                    _ => self.close_media(core),
+                }
+            }
+            Err(error) => {
+                self.media = Media::Closed;
+                match &self.leg {
+                    Leg::Outgoing(_) => self.outgoing_media_failed(&error, core, now),
+                    Leg::Incoming(_) => self.incoming_media_failed(&error, core, now),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// What we can do with audio now; `None` while there is no socket.
+    pub(super) fn local_audio(&self, core: &Core) -> Option<LocalAudio> {
+        let Media::Open { local, .. } = self.media else { return None };
+        Some(local_audio(local, self.account, core))
+    }
+
+    /// Puts what was negotiated to work.
+    pub(super) fn start_audio(&mut self, params: AudioParams, core: &mut Core) {
+        self.change(|snapshot| {
+            let audio = snapshot.audio.get_or_insert_default();
+            audio.codec = Some(params.send.codec);
+            audio.sample_rate = Some(params.send.codec.sample_rate());
+            audio.srtp_suite = params.srtp.as_ref().map(|srtp| srtp.suite.name());
+            audio.remote_rtp_sdp = Some(params.remote_rtp);
+            snapshot.on_hold_by_remote = !params.direction.sends();
+        });
+        self.command(MediaCommand::Start(Box::new(params)), core);
+    }
+
+    /// Audio is up for the application too.
+    pub(super) fn post_audio_started(&mut self, core: &mut Core) {
+        self.change(|snapshot| snapshot.has_audio = true);
+        self.post_stream_update(core);
+    }
+
+    /// Stops the stream: GotStreamUpdate when it was up, then the end of its recording, then the sockets.
+    pub(super) fn stop_audio(&mut self, core: &mut Core) {
+        if self.snapshot.has_audio {
+            self.change(|snapshot| snapshot.has_audio = false);
+            self.post_stream_update(core);
+        }
+        self.end_recording(core);
+        self.close_media(core);
+    }
+
+    fn post_stream_update(&mut self, core: &mut Core) {
+        let streams = Streams { audio: self.snapshot.has_audio, chat: self.snapshot.has_chat };
+        self.post(EventKind::SessionGotStreamUpdate { streams }, core);
+    }
+
+    pub(super) fn send_media(&self, command: MediaCommand, core: &mut Core) {
+        self.command(command, core);
+    }
+
+    /// M9.
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, without audio, or for anything but one of `0-9*#A-D` (ruling R11).
+    pub fn send_dtmf(&mut self, digit: char, core: &mut Core) -> Result<(), VerbError> {
+        let Permission::Act = Verb::SendDtmf.check(self.state())? else { return Ok(()) };
+        if !matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D') {
+            return Err(VerbError::BadArgument(format!("{digit:?} is no DTMF digit: one of 0-9, *, #, A-D is")));
+        }
+        if !self.snapshot.has_audio {
+            return Err(Verb::SendDtmf.impossible(self.state(), "the session has no audio"));
+        }
+        self.command(MediaCommand::SendDtmf(digit), core);
+        Ok(())
+    }
+
+    /// Takes a report of the media side.
+    pub fn handle_media_event(&mut self, event: MediaEvent, core: &mut Core, now: Instant) {
+        if self.over {
+            return;
+        }
+        match event {
+            MediaEvent::Received { from } => {
+                if let Media::Open { .. } = self.media {
+                    self.change(|snapshot| {
+                        snapshot.audio.get_or_insert_default().remote_rtp_received = Some(from);
+                    });
+                }
+            }
+            MediaEvent::NoAudio if self.snapshot.has_audio => self.post(EventKind::SessionGotNoAudio, core),
+            MediaEvent::Dtmf(digit) if self.snapshot.has_audio => self.post(EventKind::SessionGotDTMF { digit }, core),
+            MediaEvent::Underrun { missing_ms } if self.snapshot.has_audio => {
+                self.post(EventKind::SessionAudioUnderrun { missing_ms }, core);
+            }
+            MediaEvent::NoAudio | MediaEvent::Dtmf(_) | MediaEvent::Underrun { .. } => {} // of a stream that is over
+            MediaEvent::RecordingDidStart { .. } => self.recording_did_start(core),
+            MediaEvent::RecordingDidStop { error, .. } => self.recording_did_stop(error.as_deref(), core),
+            MediaEvent::Failed(error) => self.audio_failed(&error, core, now),
+        }
+    }
+
+    fn audio_failed(&mut self, error: &str, core: &mut Core, now: Instant) {
+        match &self.leg {
+            Leg::Outgoing(_) => self.outgoing_media_failed(error, core, now),
+            Leg::Incoming(_) => self.incoming_media_failed(error, core, now),
+            // No stream is left (ruling R16).
+            Leg::Answered(_) | Leg::Confirmed(_) if self.state() != SessionState::Terminating => {
+                self.end(Some(error), core, now);
+            }
+            Leg::Answered(_) | Leg::Confirmed(_) | Leg::Ending(_) | Leg::Over => {}
+        }
+    }
+}
+
+/// What an account lets us do with a stream.
+pub(super) fn local_audio(local: LocalMedia, account: AccountId, core: &Core) -> LocalAudio {
+    let account = core.accounts.get(account);
+    LocalAudio {
+        media: local,
+        codecs: account.and_then(|account| account.codecs.clone()).unwrap_or_else(|| core.config.codecs.clone()),
+        srtp: account.map_or(SrtpPolicy::default(), |account| account.srtp),
+        direction: Direction::SendRecv,
+        symmetric: account.is_none_or(|account| account.symmetric_rtp),
+    }
+}
+
+/// True when sockets that reach one address also reach the other.
+fn same_side(one: SocketAddr, other: SocketAddr) -> bool {
+    one.is_ipv4() == other.is_ipv4() && one.ip().is_loopback() == other.ip().is_loopback()
+}

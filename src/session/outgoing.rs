@@ -1,0 +1,489 @@
+//! A call of ours until it is answered: routes, the INVITE, early media, forks, refusals (RFC 3261 §13.2).
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use super::established::Confirmed;
+use super::{Failure, Leg, Session, failure_reason, header_list, shown_sdp, text};
+use crate::event::{CallDirection, EventKind, SessionId, SessionState, Snapshot, Streams};
+use crate::media::AudioParams;
+use crate::sdp::description::Description;
+use crate::sdp::negotiation::Negotiator;
+use crate::sip::build::Builder;
+use crate::sip::dialog::{Dialog, MAX_FORWARDS, request_line_uri};
+use crate::sip::message::{HeaderName, Message, Method};
+use crate::sip::transaction::ClientId;
+use crate::sip::transport::Flow;
+use crate::sip::uri::Uri;
+use crate::ua::core::{ALLOW, ClientUse, Core, quoted};
+use crate::ua::routing::{Asker, RouteWalk, Step};
+use crate::ua::{Connect, VerbError, tokens};
+
+/// Early dialogs of one call that are kept; a proxy forks to a handful.
+const MAX_EARLY_DIALOGS: usize = 16;
+
+/// Headers the stack writes itself: `extra_headers` cannot name them, long or compact.
+const RESERVED_HEADERS: &[&str] = &[
+    "Via",
+    "v",
+    "From",
+    "f",
+    "To",
+    "t",
+    "Call-ID",
+    "i",
+    "CSeq",
+    "Contact",
+    "m",
+    "Content-Length",
+    "l",
+    "Content-Type",
+    "c",
+    "Max-Forwards",
+    "Allow",
+    "User-Agent",
+    "Route",
+    "Record-Route",
+    "Require",
+    "Proxy-Require",
+    "Content-Encoding",
+    "e",
+];
+
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    callee: Uri,
+    extra_headers: Vec<(String, String)>,
+    walk: RouteWalk,
+    /// Where the next INVITE goes, from the moment the address is known.
+    flow: Option<Flow>,
+    /// Number of the last INVITE sent; each attempt has its own.
+    seq: u32,
+    invite: Option<Invite>,
+    /// The negotiator as it was before early media, for an answer of another fork.
+    before_early_media: Option<Negotiator>,
+    /// Tag and body of the provisional answer that media runs by.
+    early_answer: Option<(Box<[u8]>, Box<[u8]>, AudioParams)>,
+}
+
+/// The INVITE on its way.
+#[derive(Debug)]
+struct Invite {
+    client: ClientId,
+    /// A response came, so the route works.
+    heard: bool,
+    early: Vec<Dialog>,
+}
+
+/// What a 2xx's body says about media.
+enum Answer {
+    Audio(AudioParams),
+    /// By an answer that early media runs by already.
+    Running,
+}
+
+impl Outgoing {
+    pub(super) fn early_dialogs(&mut self) -> &mut [Dialog] {
+        self.invite.as_mut().map_or(&mut [], |invite| &mut invite.early)
+    }
+
+    pub(super) fn client(&self) -> Option<ClientId> {
+        self.invite.as_ref().map(|invite| invite.client)
+    }
+}
+
+impl Session {
+    /// `connect()`: the session in CALLING, with its first two notifications posted (ruling C3).
+    ///
+    /// # Errors
+    /// [`VerbError::BadArgument`] and [`VerbError::UnknownAccount`]; nothing happened.
+    pub fn connect(id: SessionId, call: Connect, core: &mut Core, now: Instant) -> Result<Self, VerbError> {
+        let account = core.accounts.get(call.account).ok_or(VerbError::UnknownAccount(call.account))?;
+        let local_uri = account.uri.clone();
+        check_streams(call.audio, call.chat)?;
+        check_callee(&call.callee)?;
+        check_extra_headers(&call.extra_headers)?;
+        let walk = RouteWalk::new(call.routes, core)?;
+        let snapshot = Snapshot {
+            direction: Some(CallDirection::Outgoing),
+            account: Some(call.account),
+            call_id: Some(tokens::call_id(&mut core.random).into()),
+            local_uri: Some(local_uri),
+            remote_uri: Some(call.callee.clone()),
+            route: Some(walk.current().clone()),
+            transport: Some(walk.current().transport),
+            ..Snapshot::default()
+        };
+        let outgoing = Outgoing {
+            callee: call.callee,
+            extra_headers: call.extra_headers,
+            walk,
+            flow: None,
+            seq: 0,
+            invite: None,
+            before_early_media: None,
+            early_answer: None,
+        };
+        let tag = tokens::tag(&mut core.random);
+        let mut session = Self::new(id, tag, snapshot, Leg::Outgoing(Box::new(outgoing)), core);
+        session.set_state(SessionState::Calling, core);
+        let streams = Streams { audio: call.audio, chat: call.chat };
+        session.post(EventKind::SessionNewOutgoing { streams }, core);
+        session.start_route(core, now);
+        Ok(session)
+    }
+
+    // --- routes ------------------------------------------------------------------------------------------------------
+
+    fn start_route(&mut self, core: &mut Core, now: Instant) {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        let step = outgoing.walk.start(Asker::Session(self.id), core);
+        self.take_step(step, core, now);
+    }
+
+    /// The resolver has answered.
+    pub fn handle_resolved(&mut self, addresses: Result<Vec<IpAddr>, String>, core: &mut Core, now: Instant) {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        let host = outgoing.walk.current().address.clone();
+        match addresses {
+            Ok(addresses) if !addresses.is_empty() => {
+                let step = outgoing.walk.resolved(addresses);
+                self.take_step(step, core, now);
+            }
+            Ok(_) => self.try_next(Failure::local(503, format!("{host} has no address")), core, now),
+            Err(error) => self.try_next(Failure::local(503, format!("cannot resolve {host}: {error}")), core, now),
+        }
+    }
+
+    fn take_step(&mut self, step: Step, core: &mut Core, now: Instant) {
+        let (Step::To(flow), Leg::Outgoing(outgoing)) = (step, &mut self.leg) else { return };
+        outgoing.flow = Some(flow);
+        self.change(|snapshot| {
+            snapshot.transport = Some(flow.transport);
+            snapshot.peer_address = Some(flow.remote);
+        });
+        if self.open_media(flow.remote, core) {
+            self.send_invite(core, now);
+        }
+    }
+
+    /// The attempt failed in a way another address or route may not (ruling R19).
+    fn try_next(&mut self, failure: Failure, core: &mut Core, now: Instant) {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        outgoing.invite = None;
+        match outgoing.walk.next_address() {
+            Step::Exhausted => {}
+            step => return self.take_step(step, core, now),
+        }
+        if !outgoing.walk.next_route() {
+            return self.fail(failure, core);
+        }
+        let route = outgoing.walk.current().clone();
+        self.change(|snapshot| {
+            snapshot.transport = Some(route.transport);
+            snapshot.route = Some(route.clone());
+        });
+        let Failure { code, reason, .. } = failure;
+        self.post(EventKind::SessionDidChangeRoute { route, code, reason }, core);
+        self.start_route(core, now);
+    }
+
+    // --- the INVITE --------------------------------------------------------------------------------------------------
+
+    pub(super) fn send_invite(&mut self, core: &mut Core, now: Instant) {
+        let Some(audio) = self.local_audio(core) else { return };
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        let Some(flow) = outgoing.flow else { return };
+        if outgoing.seq > 0 {
+            // Another attempt: the offer of the one before is void, and with it what early media agreed on.
+            match outgoing.before_early_media.take() {
+                Some(before) => self.negotiator = before,
+                None => self.negotiator.roll_back(),
+            }
+            outgoing.early_answer = None;
+        }
+        outgoing.seq += 1;
+        let offer = self.negotiator.offer(Some(&audio), &mut core.random).to_string();
+        let via = core.via(flow);
+        let secure = outgoing.callee.is_secure();
+        let contact = core.contact(self.account, flow, secure);
+        let account = core.accounts.get(self.account);
+        let display_name = account.and_then(|account| account.display_name.as_deref());
+        let local = self.snapshot.local_uri.as_ref().expect("an outgoing call has its own URI");
+        let mut request = Builder::request(&Method::Invite, request_line_uri(&outgoing.callee))
+            .header("Via", via)
+            .header("Max-Forwards", MAX_FORWARDS)
+            .header("From", format_args!("{};tag={}", name_addr(display_name, local), self.tag))
+            .header("To", format_args!("<{}>", address_uri(&outgoing.callee)))
+            .header("Call-ID", self.snapshot.call_id.as_deref().unwrap_or_default())
+            .header("CSeq", format_args!("{} INVITE", outgoing.seq))
+            .header("Contact", contact)
+            .header("Allow", ALLOW)
+            .header("User-Agent", &core.config.user_agent);
+        for (name, value) in &outgoing.extra_headers {
+            request = request.header(name, value);
+        }
+        let request = request.finish(Some(("application/sdp", offer.as_bytes())));
+        let request = Message::parse(request).expect("an INVITE we built can be read");
+        let headers = header_list(&request);
+        let client = core.send_message(request, flow, Some(ClientUse::Invite(self.id)), now);
+        outgoing.invite = Some(Invite { client, heard: false, early: Vec::new() });
+        self.change(|snapshot| {
+            snapshot.request_headers = Some(headers);
+            snapshot.local_sdp = Some(shown_sdp(&offer));
+        });
+    }
+
+    /// A response to an INVITE of this session, after repeated 2xx were dealt with.
+    pub fn handle_invite_response(
+        &mut self,
+        client: ClientId,
+        response: &Message,
+        flow: Flow,
+        core: &mut Core,
+        now: Instant,
+    ) {
+        let status = response.status().unwrap_or_default();
+        if !self.is_ours(response) {
+            return;
+        }
+        match &mut self.leg {
+            Leg::Outgoing(outgoing) if outgoing.client() == Some(client) => {
+                if let Some(invite) = &mut outgoing.invite {
+                    invite.heard = true;
+                }
+                match status {
+                    ..=100 => {}
+                    101..=199 => self.progress(status, response, flow, core),
+                    200..=299 => self.answered(client, response, flow, core, now),
+                    _ => self.refused(status, response, core, now),
+                }
+            }
+            Leg::Ending(ending) if ending.is_cancelling(client) => {
+                if status >= 200 {
+                    self.cancelled(client, response, flow, core, now);
+                }
+            }
+            // Another fork, or an attempt on a route we have given up.
+            _ if (200..300).contains(&status) => core.refuse_fork(client, response, flow, now),
+            _ => {}
+        }
+    }
+
+    fn progress(&mut self, status: u16, response: &Message, flow: Flow, core: &mut Core) {
+        let headers = header_list(response);
+        self.change(|snapshot| snapshot.response_headers = Some(headers));
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        let tag = response.to().ok().and_then(|to| to.tag()).filter(|tag| !tag.is_empty());
+        if let (Some(tag), Some(invite)) = (tag, &mut outgoing.invite) {
+            let known = invite.early.iter().any(|dialog| dialog.remote_tag() == tag);
+            if !known && invite.early.len() < MAX_EARLY_DIALOGS {
+                invite.early.extend(Dialog::uac(response, flow));
+            }
+            self.take_early_answer(response, core);
+        }
+        if status == 180 {
+            self.post(EventKind::SessionGotRingIndication, core);
+        }
+    }
+
+    /// An answer in a provisional response starts media before the call is up (RFC 3960); the first one stays until the
+    /// 2xx. A bad one is no reason to end the call.
+    fn take_early_answer(&mut self, response: &Message, core: &mut Core) {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        if outgoing.early_answer.is_some() || !has_sdp(response) {
+            return;
+        }
+        let before = self.negotiator.clone();
+        let Ok(Some(params)) = take_answer(&mut self.negotiator, response.body()) else {
+            self.negotiator = before;
+            return;
+        };
+        outgoing.before_early_media = Some(before);
+        let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
+        outgoing.early_answer = Some((tag.into(), response.body().into(), params.clone()));
+        self.show_remote_sdp(response.body());
+        self.start_audio(params, core);
+    }
+
+    fn answered(&mut self, client: ClientId, response: &Message, flow: Flow, core: &mut Core, now: Instant) {
+        let headers = header_list(response);
+        let agent = text(response, HeaderName::Server).or_else(|| text(response, HeaderName::UserAgent));
+        self.change(|snapshot| {
+            snapshot.response_headers = Some(headers);
+            snapshot.remote_user_agent = agent;
+        });
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        let dialog = match Dialog::uac(response, flow) {
+            Ok(dialog) => dialog,
+            // Neither ACK nor BYE could be addressed: the peer gives up by itself after 32 s.
+            Err(error) => return self.fail(Failure::local(488, format!("unusable 200: {error}")), core),
+        };
+        let seq = outgoing.seq;
+        match self.final_answer(response) {
+            Ok(answer) => {
+                self.post(EventKind::SessionWillStart, core);
+                core.acknowledge(client, &dialog, seq, now);
+                self.leg = Leg::Confirmed(Box::new(Confirmed::new(dialog)));
+                if let Answer::Audio(params) = answer {
+                    self.show_remote_sdp(response.body());
+                    self.start_audio(params, core);
+                }
+                self.establish(core);
+            }
+            Err(error) => {
+                core.acknowledge(client, &dialog, seq, now);
+                let mut dialog = dialog;
+                core.send_bye(&mut dialog, Some(&error), None, now);
+                self.fail(Failure::local(488, error), core);
+            }
+        }
+    }
+
+    /// The 2xx's answer to our offer, or why the call cannot go on with it.
+    fn final_answer(&mut self, response: &Message) -> Result<Answer, String> {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return Err("not calling".into()) };
+        let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
+        if let Some((early_tag, early_body, _)) = &outgoing.early_answer {
+            // The same answer again, or none because the provisional one stands (RFC 3261 §13.2.1).
+            if **early_tag == *tag && (response.body().is_empty() || **early_body == *response.body()) {
+                return Ok(Answer::Running);
+            }
+        }
+        if let Some(before) = outgoing.before_early_media.take() {
+            self.negotiator = before;
+        }
+        if !has_sdp(response) {
+            return Err("the answer carries no SDP".into());
+        }
+        match take_answer(&mut self.negotiator, response.body())? {
+            Some(params) => Ok(Answer::Audio(params)),
+            None => Err("audio was refused".into()),
+        }
+    }
+
+    fn refused(&mut self, status: u16, response: &Message, core: &mut Core, now: Instant) {
+        let headers = header_list(response);
+        let agent = text(response, HeaderName::Server).or_else(|| text(response, HeaderName::UserAgent));
+        self.change(|snapshot| {
+            snapshot.response_headers = Some(headers);
+            snapshot.remote_user_agent = agent;
+        });
+        let failure = Failure::remote(status, failure_reason(response));
+        match status {
+            503 => self.try_next(failure, core, now),
+            // 401 and 407 end the call like any other refusal: an account has no credentials to answer them with.
+            // What answers a challenge sends the INVITE again with the same Call-ID and the next CSeq number.
+            _ => self.fail(failure, core),
+        }
+    }
+
+    /// No answer at all (timer B).
+    pub fn handle_invite_timed_out(&mut self, client: ClientId, core: &mut Core, now: Instant) {
+        match &self.leg {
+            Leg::Outgoing(outgoing) if outgoing.client() == Some(client) => {
+                let failure = Failure::local(408, "Request Timeout");
+                if outgoing.invite.as_ref().is_some_and(|invite| invite.heard) {
+                    self.fail(failure, core);
+                } else {
+                    self.try_next(failure, core, now);
+                }
+            }
+            Leg::Ending(ending) if ending.is_cancelling(client) => self.end_answered(core),
+            _ => {}
+        }
+    }
+
+    /// The INVITE could not be sent.
+    pub fn handle_invite_transport_failed(&mut self, client: ClientId, error: &str, core: &mut Core, now: Instant) {
+        match &self.leg {
+            Leg::Outgoing(outgoing) if outgoing.client() == Some(client) => {
+                self.try_next(Failure::local(503, error), core, now);
+            }
+            Leg::Ending(ending) if ending.is_cancelling(client) => self.end_answered(core),
+            _ => {}
+        }
+    }
+
+    pub(super) fn outgoing_media_failed(&mut self, error: &str, core: &mut Core, now: Instant) {
+        if let Leg::Outgoing(outgoing) = &self.leg
+            && let Some(client) = outgoing.client()
+        {
+            core.transactions.cancel(client, &[], now); // a 2xx that crosses it is acknowledged and ended like any fork
+        }
+        self.fail(Failure::local(0, error), core);
+    }
+
+    pub(super) fn show_remote_sdp(&mut self, sdp: &[u8]) {
+        let shown = shown_sdp(&String::from_utf8_lossy(sdp));
+        self.change(|snapshot| snapshot.remote_sdp = Some(shown));
+    }
+}
+
+/// True when a message carries a session description; a body without a type can be nothing else here.
+pub(super) fn has_sdp(message: &Message) -> bool {
+    !message.body().is_empty() && message.header(HeaderName::ContentType).is_none_or(is_sdp)
+}
+
+/// True for `application/sdp` with or without parameters.
+pub(crate) fn is_sdp(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
+    kind.trim_ascii().eq_ignore_ascii_case(b"application/sdp")
+}
+
+/// Takes an answer's bytes.
+pub(super) fn take_answer(negotiator: &mut Negotiator, body: &[u8]) -> Result<Option<AudioParams>, String> {
+    let answer = Description::parse(body).map_err(|error| error.to_string())?;
+    negotiator.accept_answer(&answer).map_err(|error| error.to_string())
+}
+
+fn check_streams(audio: bool, chat: bool) -> Result<(), VerbError> {
+    match (audio, chat) {
+        (_, true) => Err(VerbError::BadArgument("chat is not available: only audio is".into())),
+        (false, false) => Err(VerbError::BadArgument("no stream is asked for: audio is False".into())),
+        (true, false) => Ok(()),
+    }
+}
+
+pub(crate) fn check_callee(callee: &Uri) -> Result<(), VerbError> {
+    if callee.is_sip() && callee.host.is_some() {
+        Ok(())
+    } else {
+        Err(VerbError::BadArgument(format!("{callee} is no SIP URI that can be called")))
+    }
+}
+
+fn check_extra_headers(headers: &[(String, String)]) -> Result<(), VerbError> {
+    for (name, value) in headers {
+        let is_token = |letter: u8| letter.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&letter);
+        if name.is_empty() || !name.bytes().all(is_token) {
+            return Err(VerbError::BadArgument(format!("{name:?} is no header name")));
+        }
+        if RESERVED_HEADERS.iter().any(|reserved| reserved.eq_ignore_ascii_case(name)) {
+            return Err(VerbError::BadArgument(format!("header {name} is written by the stack")));
+        }
+        if value.contains(['\r', '\n', '\0']) {
+            return Err(VerbError::BadArgument(format!("the value of header {name} holds a line break: {value:?}")));
+        }
+    }
+    Ok(())
+}
+
+/// A URI as From and To may carry it (RFC 3261 §19.1.1, table 1), but for the port, which names the peer when there is no
+/// registrar between.
+pub(crate) fn address_uri(uri: &Uri) -> Uri {
+    const NOT_THERE: [&str; 5] = ["transport", "maddr", "ttl", "lr", "method"];
+    let mut uri = uri.clone();
+    uri.headers.clear();
+    uri.password = None;
+    uri.parameters.retain(|(name, _)| !NOT_THERE.iter().any(|not| not.eq_ignore_ascii_case(name)));
+    uri
+}
+
+/// `"Display Name" <uri>`.
+pub(crate) fn name_addr(display_name: Option<&str>, uri: &Uri) -> String {
+    match display_name.filter(|name| !name.is_empty()) {
+        Some(name) => format!("\"{}\" <{}>", quoted(name), address_uri(uri)),
+        None => format!("<{}>", address_uri(uri)),
+    }
+}

@@ -1,0 +1,265 @@
+//! What all sessions of a user agent share: settings, transactions, timers, names and the queue of outputs.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+use rand::rngs::StdRng;
+
+use super::accounts::Accounts;
+use super::forks::Forks;
+use super::limits::Limits;
+use super::routing::Queries;
+use super::timers::Timers;
+use super::{Output, UaConfig, UaStats, tokens};
+use crate::event::{AccountId, Event, EventKind, RequestId, SessionId};
+use crate::sip::build::{Builder, reason_phrase};
+use crate::sip::dialog::Dialog;
+use crate::sip::message::{Message, Method};
+use crate::sip::transaction::{ClientId, ServerId, Transactions};
+use crate::sip::transport::{Flow, Transport};
+use crate::sip::uri::{Host, Uri};
+
+/// Methods we take, as `Allow` lists them.
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE";
+
+/// Bodies we take, as `Accept` lists them.
+pub(crate) const ACCEPT: &str = "application/sdp";
+
+/// Which of our requests a client transaction carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClientUse {
+    Invite(SessionId),
+    Bye(SessionId),
+    Options(RequestId),
+}
+
+/// Names a copy of one request that came on several paths (RFC 3261 §8.2.2.2): From tag, Call-ID, CSeq number.
+pub(crate) type MergeKey = (Box<[u8]>, Box<[u8]>, u32);
+
+/// The shared part of a user agent; a session borrows it for each step.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub config: UaConfig,
+    pub random: StdRng,
+    pub accounts: Accounts,
+    pub transactions: Transactions,
+    pub clients: BTreeMap<ClientId, ClientUse>,
+    /// INVITEs without a final answer yet.
+    pub servers: BTreeMap<ServerId, SessionId>,
+    pub forks: Forks,
+    /// Sessions by our tag: every message inside a dialog of ours carries it.
+    pub tags: HashMap<Box<str>, SessionId>,
+    pub merge_keys: HashMap<MergeKey, SessionId>,
+    pub timers: Timers,
+    pub limits: Limits,
+    pub queries: Queries,
+    pub outputs: VecDeque<Output>,
+    pub stats: UaStats,
+    last_id: u64,
+    last_session: u64,
+}
+
+impl Core {
+    pub fn new(config: UaConfig, random: StdRng) -> Self {
+        Self {
+            config,
+            random,
+            accounts: Accounts::default(),
+            transactions: Transactions::new(),
+            clients: BTreeMap::new(),
+            servers: BTreeMap::new(),
+            forks: Forks::default(),
+            tags: HashMap::new(),
+            merge_keys: HashMap::new(),
+            timers: Timers::default(),
+            limits: Limits::default(),
+            queries: Queries::default(),
+            outputs: VecDeque::new(),
+            stats: UaStats::default(),
+            last_id: 0,
+            last_session: 0,
+        }
+    }
+
+    /// A number never given before.
+    pub fn next_id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    pub fn next_session(&mut self) -> SessionId {
+        self.last_session += 1;
+        SessionId(self.last_session)
+    }
+
+    /// True for a session that exists or existed once.
+    pub fn was_given(&self, session: SessionId) -> bool {
+        (1..=self.last_session).contains(&session.0)
+    }
+
+    pub fn notify(&mut self, kind: EventKind) {
+        self.outputs.push_back(Output::Event(Event { session: None, snapshot: None, kind }));
+    }
+
+    // --- our addresses -----------------------------------------------------------------------------------------------
+
+    /// Our address on a transport; the first of the same family as `peer` when there are several.
+    pub fn local_address(&self, transport: Transport, peer: Option<SocketAddr>) -> Option<SocketAddr> {
+        let mut all = self.config.local.iter().filter(|(of, _)| *of == transport).map(|(_, address)| *address);
+        let first = all.clone().next();
+        peer.and_then(|peer| all.find(|address| address.is_ipv4() == peer.is_ipv4())).or(first)
+    }
+
+    /// A new Via of ours for a request on this flow.
+    pub fn via(&mut self, flow: Flow) -> String {
+        let branch = tokens::branch(&mut self.random);
+        let transport = flow.transport.via_name();
+        match self.local_address(flow.transport, Some(flow.remote)) {
+            Some(address) => format!("SIP/2.0/{transport} {address};branch={branch};rport"),
+            // A transport whose listener is gone: the response comes back over the connection.
+            None => format!("SIP/2.0/{transport} invalid.invalid;branch={branch};rport"),
+        }
+    }
+
+    /// Our Contact for a dialog on this flow (RFC 3261 §8.1.1.8).
+    pub fn contact(&self, account: AccountId, flow: Flow, secure: bool) -> String {
+        let user = self.accounts.get(account).and_then(|account| account.uri.user.clone());
+        let address = self.local_address(flow.transport, Some(flow.remote));
+        let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let mut uri = Uri::sip(user.as_deref(), Host::Ip(address.ip()), Some(address.port()));
+        if secure {
+            uri.scheme = "sips".into();
+        } else if flow.transport != Transport::Udp {
+            uri.parameters.push(("transport".into(), Some(flow.transport.name().into())));
+        }
+        format!("<{uri}>")
+    }
+
+    // --- requests ----------------------------------------------------------------------------------------------------
+
+    /// Sends a whole request of ours and remembers what its answer is for.
+    pub fn send(&mut self, request: Bytes, flow: Flow, used: Option<ClientUse>, now: Instant) -> ClientId {
+        let request = Message::parse(request).expect("a request we built can be read");
+        self.send_message(request, flow, used, now)
+    }
+
+    pub fn send_message(&mut self, request: Message, flow: Flow, used: Option<ClientUse>, now: Instant) -> ClientId {
+        let client = self.transactions.send_request(request, flow, now);
+        if let Some(used) = used {
+            self.clients.insert(client, used);
+        }
+        client
+    }
+
+    /// Ends a dialog of ours with BYE.
+    pub fn send_bye(&mut self, dialog: &mut Dialog, reason: Option<&str>, used: Option<ClientUse>, now: Instant) {
+        let flow = dialog.flow();
+        let via = self.via(flow);
+        let mut request = dialog.request(&Method::Bye, via).header("User-Agent", &self.config.user_agent);
+        if let Some(reason) = reason {
+            request = request.header("Reason", reason_header(reason));
+        }
+        self.send(request.finish(None), flow, used, now);
+    }
+
+    /// Acknowledges a 2xx to the INVITE of this number, now and each time it is repeated.
+    pub fn acknowledge(&mut self, client: ClientId, dialog: &Dialog, number: u32, now: Instant) {
+        let flow = dialog.flow();
+        let via = self.via(flow);
+        let ack = dialog.ack(number, via, None);
+        self.forks.keep(client, dialog.remote_tag(), flow, ack.clone(), now);
+        self.transmit(flow, ack);
+    }
+
+    /// Acknowledges a 2xx that no session waits for: from another fork, or after CANCEL. The dialog it made is to be
+    /// ended; `None` when the response makes none.
+    pub fn acknowledge_stray(
+        &mut self,
+        client: ClientId,
+        response: &Message,
+        flow: Flow,
+        now: Instant,
+    ) -> Option<Dialog> {
+        let dialog = Dialog::uac(response, flow).ok().filter(|_| self.forks.has_room(client))?;
+        self.acknowledge(client, &dialog, dialog.local_seq(), now);
+        Some(dialog)
+    }
+
+    /// ACK and BYE for a fork that answered too late (RFC 3261 §13.2.2.4).
+    pub fn refuse_fork(&mut self, client: ClientId, response: &Message, flow: Flow, now: Instant) {
+        if let Some(mut dialog) = self.acknowledge_stray(client, response, flow, now) {
+            self.send_bye(&mut dialog, None, None, now);
+        }
+    }
+
+    /// Sends bytes outside all transactions: an ACK to a 2xx, or an answer without state.
+    pub fn transmit(&mut self, flow: Flow, bytes: Bytes) {
+        self.outputs.push_back(Output::Transmit { flow, bytes, client: None });
+    }
+
+    // --- responses ---------------------------------------------------------------------------------------------------
+
+    /// Starts a response of ours.
+    pub fn response(&self, request: &Message, code: u16, to_tag: Option<&str>, flow: Flow) -> Builder {
+        self.response_with(request, code, reason_phrase(code), to_tag, flow)
+    }
+
+    pub fn response_with(
+        &self,
+        request: &Message,
+        code: u16,
+        reason: &str,
+        to_tag: Option<&str>,
+        flow: Flow,
+    ) -> Builder {
+        Builder::response(request, code, reason, to_tag, flow.remote).header("Server", &self.config.user_agent)
+    }
+
+    /// Answers a request with a bare response; To gets a tag of its own when it has none.
+    pub fn answer(&mut self, server: ServerId, request: &Message, flow: Flow, code: u16, now: Instant) {
+        self.answer_with(server, request, flow, code, &[], now);
+    }
+
+    /// The same with further headers.
+    pub fn answer_with(
+        &mut self,
+        server: ServerId,
+        request: &Message,
+        flow: Flow,
+        code: u16,
+        headers: &[(&str, &str)],
+        now: Instant,
+    ) {
+        let tag = tokens::tag(&mut self.random);
+        let mut response = self.response(request, code, Some(&tag), flow);
+        for (name, value) in headers {
+            response = response.header(name, value);
+        }
+        self.transactions.respond(server, code, response.finish(None), now);
+    }
+}
+
+/// `end(reason=…)` as a header (RFC 3326).
+pub(crate) fn reason_header(text: &str) -> String {
+    format!("SIP;text=\"{}\"", quoted(text))
+}
+
+/// Text as it may stand between double quotes (RFC 3261 §25.1, `quoted-string`).
+pub(crate) fn quoted(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '"' | '\\' => quoted.extend(['\\', letter]),
+            _ if letter.is_control() => quoted.push(' '),
+            _ => quoted.push(letter),
+        }
+    }
+    quoted
+}
+
+/// `Warning` of ours (RFC 3261 §20.43).
+pub(crate) fn warning_header(code: u16, text: &str) -> String {
+    format!("{code} sipwire \"{}\"", quoted(text))
+}

@@ -1,0 +1,300 @@
+//! What arrives, told apart: which session, or which answer without one (RFC 3261 §8.2, §12.2.2).
+
+use std::time::Instant;
+
+use super::core::{ACCEPT, ALLOW, ClientUse, MergeKey};
+use super::limits::Admission;
+use super::options::answer_options;
+use super::{Output, UserAgent, tokens};
+use crate::session::{Arrival, Session, check_offer, is_sdp, required_extensions};
+use crate::sip::dialog::Dialog;
+use crate::sip::message::{HeaderName, Message, Method};
+use crate::sip::transaction::{self, ClientId, ServerId};
+use crate::sip::transport::Flow;
+use crate::sip::uri::Uri;
+
+/// Seconds a caller above the limits is asked to stay away (RFC 3261 §20.33).
+const RETRY_AFTER: &str = "5";
+
+/// A refusal before there is a session.
+struct Refusal {
+    code: u16,
+    header: Option<(&'static str, String)>,
+}
+
+impl Refusal {
+    fn new(code: u16) -> Self {
+        Self { code, header: None }
+    }
+
+    fn with(code: u16, name: &'static str, value: impl Into<String>) -> Self {
+        Self { code, header: Some((name, value.into())) }
+    }
+}
+
+impl UserAgent {
+    /// Works off what the transactions have to say.
+    pub(super) fn drain_transactions(&mut self, now: Instant) {
+        while let Some(output) = self.core.transactions.poll_output() {
+            match output {
+                transaction::Output::Transmit { flow, bytes, client } => {
+                    self.core.outputs.push_back(Output::Transmit { flow, bytes, client });
+                }
+                transaction::Output::Request { server, request, flow } => self.take_request(server, request, flow, now),
+                transaction::Output::Ack { request, flow: _ } => {
+                    if let Some(id) = self.session_of(&request) {
+                        self.with(id, |session, core| session.handle_ack(&request, core, now));
+                    }
+                }
+                transaction::Output::Cancel { server, invite, request, flow } => {
+                    self.take_cancel(server, invite, &request, flow, now);
+                }
+                transaction::Output::Response { client, response, flow } => {
+                    self.take_response(client, &response, flow, now);
+                }
+                transaction::Output::TimedOut { client } => self.take_timeout(client, now),
+                transaction::Output::TransportFailed { client, error } => {
+                    self.take_transport_failure(client, &error, now);
+                }
+                // The failure was sent often enough; whoever sent the INVITE is gone.
+                transaction::Output::NoAck { server: _ } => {}
+                // Its INVITE was answered more than 32 s ago, or never existed: an answer to it could go anywhere.
+                transaction::Output::StrayResponse { .. } => {}
+            }
+        }
+    }
+
+    /// The session whose tag a request carries in To.
+    fn session_of(&self, request: &Message) -> Option<crate::event::SessionId> {
+        let to = request.to().ok()?;
+        let tag = std::str::from_utf8(to.tag()?).ok()?;
+        self.core.tags.get(tag).copied()
+    }
+
+    // --- requests ----------------------------------------------------------------------------------------------------
+
+    fn take_request(&mut self, server: ServerId, request: Message, flow: Flow, now: Instant) {
+        let in_dialog = request.to().is_ok_and(|to| to.tag().is_some());
+        if in_dialog {
+            match self.session_of(&request) {
+                Some(id) => {
+                    self.with(id, |session, core| session.handle_request(server, &request, flow, core, now));
+                }
+                None => self.core.answer(server, &request, flow, 481, now),
+            }
+            return;
+        }
+        let refusal = match request.method() {
+            Method::Invite => return self.take_invite(server, request, flow, now),
+            Method::Options => match self.check_options(&request) {
+                Ok(()) => return answer_options(server, &request, flow, &mut self.core, now),
+                Err(refusal) => refusal,
+            },
+            Method::Bye | Method::Cancel => Refusal::new(481), // of no dialog, of no transaction
+            Method::Other(_) => Refusal::with(501, "Allow", ALLOW),
+            _ => Refusal::with(405, "Allow", ALLOW),
+        };
+        self.refuse(server, &request, flow, refusal, now);
+    }
+
+    fn refuse(&mut self, server: ServerId, request: &Message, flow: Flow, refusal: Refusal, now: Instant) {
+        let Refusal { code, header } = refusal;
+        match &header {
+            Some((name, value)) => self.core.answer_with(server, request, flow, code, &[(name, value)], now),
+            None => self.core.answer(server, request, flow, code, now),
+        }
+    }
+
+    /// The answer is that of an INVITE, as far as it can be told beforehand (RFC 3261 §11.2). A URI without a user means
+    /// this machine.
+    fn check_options(&self, request: &Message) -> Result<(), Refusal> {
+        let uri = sip_uri(request)?;
+        if let Some(unsupported) = required_extensions(request) {
+            return Err(Refusal::with(420, "Unsupported", unsupported));
+        }
+        match self.core.accounts.find(&uri, &self.core.config.local) {
+            None if uri.user.is_some() => Err(Refusal::new(404)),
+            _ => Ok(()),
+        }
+    }
+
+    fn take_invite(&mut self, server: ServerId, request: Message, flow: Flow, now: Instant) {
+        let refusal = match self.admit(&request, flow, now) {
+            Ok((account, merge_key)) => {
+                let arrival = Arrival { server, request, flow, account, merge_key };
+                match self.open_session(arrival, now) {
+                    Ok(()) => return,
+                    Err((arrival, refusal)) => return self.refuse(server, &arrival.request, flow, refusal, now),
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        self.refuse(server, &request, flow, refusal, now);
+    }
+
+    /// All checks before the offer, in the order of RFC 3261 §8.2; the limits first, because they protect the rest.
+    fn admit(
+        &mut self,
+        request: &Message,
+        flow: Flow,
+        now: Instant,
+    ) -> Result<(crate::event::AccountId, MergeKey), Refusal> {
+        let core = &mut self.core;
+        let (rate, per_source) = (core.config.invite_rate, core.config.invite_rate_per_source);
+        if core.limits.admit(flow.remote.ip(), rate, per_source, now) == Admission::Refused {
+            core.stats.refused_by_rate += 1;
+            return Err(Refusal::with(503, "Retry-After", RETRY_AFTER));
+        }
+        let uri = sip_uri(request)?;
+        let account = core.accounts.find(&uri, &core.config.local).ok_or_else(|| Refusal::new(404))?;
+        let merge_key = merge_key(request);
+        if core.merge_keys.contains_key(&merge_key) {
+            return Err(Refusal::new(482));
+        }
+        if let Some(unsupported) = required_extensions(request) {
+            return Err(Refusal::with(420, "Unsupported", unsupported));
+        }
+        if !matches!(request.contact(), Ok(Some(_))) {
+            return Err(Refusal::new(400));
+        }
+        let encoded = request.header(HeaderName::ContentEncoding);
+        if encoded.is_some_and(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity")) {
+            return Err(Refusal::with(415, "Accept-Encoding", "identity"));
+        }
+        if !request.body().is_empty() && !request.header(HeaderName::ContentType).is_none_or(is_sdp) {
+            return Err(Refusal::with(415, "Accept", ACCEPT));
+        }
+        if !core.config.accepts_calls {
+            tracing::warn!("a call is refused with 480: the application does not take calls");
+            return Err(Refusal::new(480));
+        }
+        if self.sessions.len() >= core.config.max_sessions {
+            core.stats.refused_by_limit += 1;
+            return Err(Refusal::with(503, "Retry-After", RETRY_AFTER));
+        }
+        Ok((account, merge_key))
+    }
+
+    fn open_session(&mut self, arrival: Arrival, now: Instant) -> Result<(), (Arrival, Refusal)> {
+        let core = &mut self.core;
+        let tag = tokens::tag(&mut core.random);
+        let dialog = match Dialog::uas(&arrival.request, &tag, arrival.flow) {
+            Ok(dialog) => dialog,
+            Err(error) => {
+                let warning = super::core::warning_header(399, &error.to_string());
+                return Err((arrival, Refusal::with(400, "Warning", warning)));
+            }
+        };
+        let offer = match check_offer(&arrival.request, arrival.account, core) {
+            Ok(offer) => offer,
+            Err(bad) => return Err((arrival, Refusal::with(bad.code, "Warning", bad.warning))),
+        };
+        if !core.limits.open(arrival.flow.remote.ip()) {
+            core.stats.refused_by_limit += 1;
+            return Err((arrival, Refusal::with(503, "Retry-After", RETRY_AFTER)));
+        }
+        let id = core.next_session();
+        let session = Session::arrive(id, tag, arrival, dialog, offer, core, now);
+        self.sessions.insert(id, Box::new(session));
+        Ok(())
+    }
+
+    /// CANCEL is answered for itself; the INVITE it means, if still open, by its session (RFC 3261 §9.2).
+    fn take_cancel(&mut self, server: ServerId, invite: Option<ServerId>, cancel: &Message, flow: Flow, now: Instant) {
+        let Some(invite) = invite else { return self.core.answer(server, cancel, flow, 481, now) };
+        self.core.answer(server, cancel, flow, 200, now);
+        if let Some(id) = self.core.servers.get(&invite).copied() {
+            self.with(id, |session, core| session.handle_cancel(cancel, core, now));
+        }
+    }
+
+    // --- responses and what stands for them --------------------------------------------------------------------------
+
+    fn take_response(&mut self, client: ClientId, response: &Message, flow: Flow, now: Instant) {
+        let status = response.status().unwrap_or_default();
+        let Some(used) = self.core.clients.get(&client).copied() else {
+            return self.take_unclaimed(client, response, flow, now);
+        };
+        match used {
+            ClientUse::Invite(id) => {
+                if (200..300).contains(&status) {
+                    let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
+                    if let Some((flow, ack)) = self.core.forks.ack(client, tag) {
+                        return self.core.transmit(flow, ack);
+                    }
+                } else if status >= 300 {
+                    self.core.clients.remove(&client);
+                }
+                let handled = self.with(id, |session, core| {
+                    session.handle_invite_response(client, response, flow, core, now);
+                });
+                if handled.is_none() {
+                    self.take_unclaimed(client, response, flow, now);
+                }
+            }
+            ClientUse::Bye(id) if status >= 200 => {
+                self.core.clients.remove(&client);
+                self.with(id, |session, core| session.handle_bye_answered(core));
+            }
+            ClientUse::Options(id) if status >= 200 => {
+                self.core.clients.remove(&client);
+                self.with_ping(id, |ping, core| ping.answered(response, core, now));
+            }
+            ClientUse::Bye(_) | ClientUse::Options(_) => {}
+        }
+    }
+
+    /// A response whose session is gone. A 2xx to INVITE makes a dialog that somebody must end.
+    fn take_unclaimed(&mut self, client: ClientId, response: &Message, flow: Flow, now: Instant) {
+        if *response.method() == Method::Invite && response.status().is_some_and(|status| (200..300).contains(&status))
+        {
+            self.core.refuse_fork(client, response, flow, now);
+        }
+    }
+
+    fn take_timeout(&mut self, client: ClientId, now: Instant) {
+        match self.core.clients.remove(&client) {
+            Some(ClientUse::Invite(id)) => {
+                self.with(id, |session, core| session.handle_invite_timed_out(client, core, now));
+            }
+            Some(ClientUse::Bye(id)) => {
+                self.with(id, |session, core| session.handle_bye_answered(core));
+            }
+            Some(ClientUse::Options(id)) => {
+                self.with_ping(id, |ping, core| ping.try_next(408, "Request Timeout", core, now));
+            }
+            None => {}
+        }
+    }
+
+    fn take_transport_failure(&mut self, client: ClientId, error: &str, now: Instant) {
+        match self.core.clients.remove(&client) {
+            Some(ClientUse::Invite(id)) => {
+                self.with(id, |session, core| session.handle_invite_transport_failed(client, error, core, now));
+            }
+            Some(ClientUse::Bye(id)) => {
+                self.with(id, |session, core| session.handle_bye_answered(core));
+            }
+            Some(ClientUse::Options(id)) => {
+                self.with_ping(id, |ping, core| ping.try_next(503, error, core, now));
+            }
+            None => {}
+        }
+    }
+}
+
+/// The request URI, if it is of a scheme we serve.
+fn sip_uri(request: &Message) -> Result<Uri, Refusal> {
+    match request.request_uri() {
+        Ok(uri) if uri.is_sip() => Ok(uri),
+        Ok(_) => Err(Refusal::new(416)),
+        Err(_) => Err(Refusal::new(400)),
+    }
+}
+
+fn merge_key(request: &Message) -> MergeKey {
+    let from = request.from().ok();
+    let tag = from.as_ref().and_then(|from| from.tag()).unwrap_or_default();
+    let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+    (tag.into(), request.call_id().unwrap_or_default().into(), number)
+}

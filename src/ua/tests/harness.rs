@@ -1,0 +1,357 @@
+//! A user agent with its media side played by hand, and two of them joined in memory.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::event::{AccountId, Event, EventKind, Originator, Route, SessionId, SessionState, Snapshot, Streams};
+use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, SrtpPolicy};
+use crate::sip::message::Message;
+use crate::sip::transaction::ClientId;
+use crate::sip::transport::{Flow, Transport};
+use crate::sip::uri::Uri;
+use crate::ua::{AccountSettings, Connect, Output, QueryId, UaConfig, UserAgent, VerbError};
+
+pub const ALICE: &str = "192.0.2.1:5060";
+pub const BOB: &str = "192.0.2.2:5060";
+pub const ACCOUNT: AccountId = AccountId(1);
+
+pub fn address(text: &str) -> SocketAddr {
+    text.parse().expect("an address")
+}
+
+pub fn uri(text: &str) -> Uri {
+    Uri::parse(text.as_bytes()).expect("a URI")
+}
+
+pub fn route(text: &str) -> Route {
+    let (host, port) = text.rsplit_once(':').expect("host:port");
+    Route { address: host.into(), port: port.parse().expect("a port"), transport: Transport::Udp }
+}
+
+pub fn streams(streams: Streams) -> String {
+    let names = [(streams.audio, "audio"), (streams.chat, "chat")];
+    names.into_iter().filter(|(there, _)| *there).map(|(_, name)| name).collect::<Vec<_>>().join("+")
+}
+
+fn by(originator: Originator) -> &'static str {
+    match originator {
+        Originator::Local => "local",
+        Originator::Remote => "remote",
+    }
+}
+
+/// An event as one short line.
+pub fn line(kind: &EventKind) -> String {
+    match kind {
+        EventKind::SessionChangedState { prev_state, state } => format!("{}>{}", prev_state.name(), state.name()),
+        EventKind::SessionNewIncoming { streams: all } => format!("NewIncoming {}", streams(*all)),
+        EventKind::SessionNewOutgoing { streams: all } => format!("NewOutgoing {}", streams(*all)),
+        EventKind::SessionGotRingIndication => "GotRingIndication".into(),
+        EventKind::SessionWillStart => "WillStart".into(),
+        EventKind::SessionDidStart => "DidStart".into(),
+        EventKind::SessionDidFail { originator, code, reason } => {
+            format!("DidFail {} {code} {reason}", by(*originator))
+        }
+        EventKind::SessionWillEnd => "WillEnd".into(),
+        EventKind::SessionDidEnd { originator, end_reason: None } => format!("DidEnd {}", by(*originator)),
+        EventKind::SessionDidEnd { originator, end_reason: Some(why) } => format!("DidEnd {} {why}", by(*originator)),
+        EventKind::SessionGotHoldRequest { originator } => format!("GotHoldRequest {}", by(*originator)),
+        EventKind::SessionGotUnholdRequest { originator } => format!("GotUnholdRequest {}", by(*originator)),
+        EventKind::SessionWillStartRecordingAudio { .. } => "WillStartRecordingAudio".into(),
+        EventKind::SessionDidStartRecordingAudio { .. } => "DidStartRecordingAudio".into(),
+        EventKind::SessionWillStopRecordingAudio { .. } => "WillStopRecordingAudio".into(),
+        EventKind::SessionDidStopRecordingAudio { error: None, .. } => "DidStopRecordingAudio".into(),
+        EventKind::SessionDidStopRecordingAudio { error: Some(error), .. } => {
+            format!("DidStopRecordingAudio {error}")
+        }
+        EventKind::SessionGotNoAudio => "GotNoAudio".into(),
+        EventKind::SessionGotDTMF { digit } => format!("GotDTMF {digit}"),
+        EventKind::SessionGotStreamUpdate { streams: all } => format!("GotStreamUpdate {}", streams(*all)),
+        EventKind::SessionDidChangeRoute { route, code, reason } => {
+            format!("DidChangeRoute {} {code} {reason}", route.address)
+        }
+        EventKind::SessionAudioUnderrun { missing_ms } => format!("AudioUnderrun {missing_ms}"),
+        EventKind::OptionsDidAnswer { code, reason, .. } => format!("OptionsDidAnswer {code} {reason}"),
+        other => format!("{other:?}"),
+    }
+}
+
+/// One user agent and what became of it.
+pub struct Side {
+    pub ua: UserAgent,
+    pub at: SocketAddr,
+    /// Events since the last [`Self::take_log`].
+    pub log: Vec<String>,
+    pub snapshots: BTreeMap<SessionId, Arc<Snapshot>>,
+    pub media: Vec<MediaCommand>,
+    pub queries: Vec<(QueryId, String)>,
+    /// What the media side says to the next `Open`.
+    pub media_error: Option<String>,
+    /// Whether the recorder reports start and stop at once.
+    pub recorder_reports: bool,
+    recording: Option<PathBuf>,
+    states: BTreeMap<SessionId, SessionState>,
+}
+
+pub fn config(at: SocketAddr) -> UaConfig {
+    UaConfig {
+        local: vec![(Transport::Udp, at), (Transport::Tcp, at)],
+        user_agent: "sipwire-test".into(),
+        codecs: CodecKind::ALL.to_vec(),
+        max_sessions: 1000,
+        invite_rate: 1000,
+        invite_rate_per_source: 1000,
+        auto_ring: true,
+        accepts_calls: true,
+    }
+}
+
+impl Side {
+    pub fn new(name: &str, at: &str, seed: u64) -> Self {
+        let at = address(at);
+        let mut ua = UserAgent::new(config(at), StdRng::seed_from_u64(seed));
+        let settings = AccountSettings {
+            uri: uri(&format!("sip:{name}@example.com")),
+            display_name: None,
+            catch_all: false,
+            outbound_proxy: None,
+            srtp: SrtpPolicy::Optional,
+            codecs: None,
+            symmetric_rtp: true,
+        };
+        ua.set_account(ACCOUNT, settings);
+        Self {
+            ua,
+            at,
+            log: Vec::new(),
+            snapshots: BTreeMap::new(),
+            media: Vec::new(),
+            queries: Vec::new(),
+            media_error: None,
+            recorder_reports: true,
+            recording: None,
+            states: BTreeMap::new(),
+        }
+    }
+
+    pub fn call(&mut self, callee: &str, routes: &[&str], now: Instant) -> Result<SessionId, VerbError> {
+        let call = Connect {
+            account: ACCOUNT,
+            callee: uri(callee),
+            routes: routes.iter().map(|text| route(text)).collect(),
+            audio: true,
+            chat: false,
+            extra_headers: Vec::new(),
+        };
+        self.ua.connect(call, now)
+    }
+
+    /// Does what the user agent asks for; gives back what it sends.
+    pub fn drain(&mut self, now: Instant) -> Vec<(Flow, Bytes, Option<ClientId>)> {
+        let mut sent = Vec::new();
+        while let Some(output) = self.ua.poll_output() {
+            match output {
+                Output::Transmit { flow, bytes, client } => sent.push((flow, bytes, client)),
+                Output::Event(event) => self.note(event),
+                Output::Media(session, command) => {
+                    self.play_media(session, &command, now);
+                    self.media.push(command);
+                }
+                Output::Resolve { query, host } => self.queries.push((query, host)),
+            }
+        }
+        sent
+    }
+
+    fn play_media(&mut self, session: SessionId, command: &MediaCommand, now: Instant) {
+        match command {
+            MediaCommand::Open { .. } => {
+                let opened = match self.media_error.take() {
+                    Some(error) => Err(error),
+                    None => Ok(LocalMedia { address: self.at.ip(), rtp_port: 4000, rtcp_port: 4001 }),
+                };
+                self.ua.handle_media_opened(session, opened, now);
+            }
+            MediaCommand::StartRecording { path, .. } => {
+                self.recording = Some(path.clone());
+                if self.recorder_reports {
+                    self.recorder_starts(session, now);
+                }
+            }
+            MediaCommand::StopRecording if self.recorder_reports => self.recorder_stops(session, None, now),
+            _ => {}
+        }
+    }
+
+    pub fn recorder_starts(&mut self, session: SessionId, now: Instant) {
+        let path = self.recording.clone().expect("a recording was asked for");
+        self.ua.handle_media_event(session, MediaEvent::RecordingDidStart { path }, now);
+    }
+
+    pub fn recorder_stops(&mut self, session: SessionId, error: Option<&str>, now: Instant) {
+        let path = self.recording.take().expect("a recording was asked for");
+        let error = error.map(str::to_owned);
+        self.ua.handle_media_event(session, MediaEvent::RecordingDidStop { path, error }, now);
+    }
+
+    /// Writes an event down and checks what must hold for every one (`session-api` §2.1).
+    fn note(&mut self, event: Event) {
+        let Event { session, snapshot, kind } = event;
+        self.log.push(line(&kind));
+        let Some(session) = session else { return };
+        let snapshot = snapshot.expect("a session's event carries its snapshot");
+        let state = self.states.entry(session).or_default();
+        match &kind {
+            EventKind::SessionChangedState { prev_state, state: new } => {
+                assert_eq!(prev_state, state, "the states of a session are a chain");
+                *state = *new;
+            }
+            EventKind::SessionGotStreamUpdate { streams } => assert_eq!(streams.audio, snapshot.has_audio),
+            EventKind::SessionDidFail { code, .. } => {
+                assert_eq!(snapshot.failure.as_ref().map(|failure| failure.0), Some(*code));
+            }
+            EventKind::SessionDidEnd { .. } => assert_eq!(snapshot.state, SessionState::Terminated),
+            EventKind::SessionGotHoldRequest { .. } => assert!(snapshot.on_hold_by_remote),
+            EventKind::SessionGotUnholdRequest { .. } => assert!(!snapshot.on_hold_by_remote),
+            _ => {}
+        }
+        assert_eq!(snapshot.state, *state, "the snapshot of {kind:?}");
+        self.snapshots.insert(session, snapshot);
+    }
+
+    pub fn take_log(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.log)
+    }
+
+    /// The only session there was.
+    pub fn last(&self) -> SessionId {
+        *self.snapshots.keys().next_back().expect("there was a session")
+    }
+
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshots[&self.last()]
+    }
+}
+
+/// Alice and Bob on a network without loss or delay.
+pub struct Pair {
+    pub alice: Side,
+    pub bob: Side,
+    pub now: Instant,
+    /// Every message since the last [`Self::take_wire`]: the first line, with `>` from Alice and `<` from Bob.
+    pub wire: Vec<String>,
+    /// Messages that get lost: those whose line begins so.
+    pub lost: Vec<&'static str>,
+}
+
+impl Pair {
+    pub fn new() -> Self {
+        Self {
+            alice: Side::new("alice", ALICE, 1),
+            bob: Side::new("bob", BOB, 2),
+            now: Instant::now(),
+            wire: Vec::new(),
+            lost: Vec::new(),
+        }
+    }
+
+    /// Delivers until nothing moves.
+    pub fn run(&mut self) {
+        loop {
+            let from_alice = self.alice.drain(self.now);
+            let from_bob = self.bob.drain(self.now);
+            if from_alice.is_empty() && from_bob.is_empty() {
+                return;
+            }
+            for (arrow, source, sent) in [('>', ALICE, from_alice), ('<', BOB, from_bob)] {
+                for (flow, bytes, client) in sent {
+                    self.deliver(arrow, address(source), flow, bytes, client);
+                }
+            }
+        }
+    }
+
+    fn deliver(&mut self, arrow: char, source: SocketAddr, flow: Flow, bytes: Bytes, client: Option<ClientId>) {
+        let message = Message::parse(bytes).expect("what we send can be read");
+        message.validate().expect("what we send is valid");
+        let line = format!("{arrow} {}", first_line(&message));
+        let is_lost = self.lost.iter().any(|lost| line.starts_with(lost));
+        self.wire.push(line);
+        let (from, to) = if arrow == '>' { (&mut self.alice, &mut self.bob) } else { (&mut self.bob, &mut self.alice) };
+        if is_lost {
+            return;
+        }
+        if flow.remote == to.at {
+            to.ua.handle_message(message, Flow { remote: source, ..flow }, self.now);
+        } else if let Some(client) = client {
+            from.ua.handle_transport_error(client, "no route to host", self.now);
+        }
+    }
+
+    /// Lets time pass, with every timer on the way.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            self.run();
+            let next = [self.alice.ua.poll_timeout(), self.bob.ua.poll_timeout()].into_iter().flatten().min();
+            match next {
+                Some(at) if at <= end => {
+                    self.now = self.now.max(at);
+                    self.alice.ua.handle_timeout(self.now);
+                    self.bob.ua.handle_timeout(self.now);
+                }
+                _ => break,
+            }
+        }
+        self.now = end;
+        self.run();
+    }
+
+    pub fn take_wire(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.wire)
+    }
+
+    /// Alice calls Bob; it rings.
+    pub fn ring(&mut self) -> (SessionId, SessionId) {
+        let call = self.alice.call("sip:bob@example.com", &[BOB], self.now).expect("a call");
+        self.run();
+        (call, self.bob.last())
+    }
+
+    /// Alice calls Bob; he answers.
+    pub fn talk(&mut self) -> (SessionId, SessionId) {
+        let (alice, bob) = self.ring();
+        self.bob.ua.accept(bob, true, false, self.now).expect("accepted");
+        self.run();
+        assert_eq!(self.alice.snapshot().state, SessionState::Established);
+        assert_eq!(self.bob.snapshot().state, SessionState::Established);
+        self.alice.take_log();
+        self.bob.take_log();
+        self.take_wire();
+        self.alice.media.clear();
+        self.bob.media.clear();
+        (alice, bob)
+    }
+
+    /// After every call: nothing is left once the transactions have run out.
+    pub fn expect_nothing_left(&mut self) {
+        self.pass(Duration::from_secs(70));
+        assert!(self.alice.ua.is_idle(), "Alice: {:?}", self.alice.ua);
+        assert!(self.bob.ua.is_idle(), "Bob: {:?}", self.bob.ua);
+    }
+}
+
+/// `METHOD` of a request, `code METHOD` of a response.
+pub fn first_line(message: &Message) -> String {
+    match message.status() {
+        Some(status) => format!("{status} {}", message.method()),
+        None => message.method().to_string(),
+    }
+}
