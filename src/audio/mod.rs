@@ -11,6 +11,7 @@ pub mod recorder;
 pub mod resample;
 pub mod ring;
 pub mod tone;
+pub mod wav;
 
 /// The length of every frame in the graph.
 pub const FRAME_MS: u32 = 20;
