@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::headers::{List, Via};
 use super::message::{HeaderName, Message, Method};
-use super::text::{cut, is_token_byte};
+use super::text::{cut, is_token_byte, offset_in};
 use super::uri::Host;
 
 /// Room for an ordinary message without its body, so that it is written in one allocation.
@@ -140,7 +140,7 @@ impl Builder {
             self.push_display(&format_args!(";received={ip}"), b" ");
         }
         // The elements after the first one of this line stay as they are.
-        let end = top.as_ptr() as usize + top.len() - line.as_ptr() as usize; // `top` is a piece of `line`
+        let end = offset_in(top, line) + top.len();
         self.push_value(cut(line, end).1);
     }
 
@@ -291,5 +291,152 @@ pub fn reason_phrase(code: u16) -> &'static str {
         607 => "Unwanted",
         608 => "Rejected",
         _ => "Unknown",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::*;
+
+    fn parse(bytes: Bytes) -> Message {
+        let message = Message::parse(bytes).unwrap();
+        assert_eq!(message.validate(), Ok(()));
+        message
+    }
+
+    fn invite(via: &str) -> Message {
+        let text = format!(
+            "INVITE sip:bob@example.com;x SIP/2.0\r\n{via}Max-Forwards: 68\r\nRoute: <sip:p1;lr>\r\nRoute: <sip:p2;lr>\r\n\
+             Record-Route: <sip:r1;lr>, <sip:r2;lr>\r\nf: \"A\" <sip:a@example.org>;tag=1\r\nTo: <sip:bob@example.com>\r\n\
+             i: 1@x\r\nCSeq: 7 INVITE\r\nTimestamp: 54\r\nContact: <sip:a@192.0.2.1>\r\nContent-Length: 0\r\n\r\n"
+        );
+        parse(text.into())
+    }
+
+    fn source() -> SocketAddr {
+        "192.0.2.1:5070".parse().unwrap()
+    }
+
+    const VIA: &str = "v: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\r\nVia: SIP/2.0/UDP h2, SIP/2.0/UDP h3\r\n";
+
+    #[test]
+    fn a_request_is_written_in_order() {
+        let bytes = Builder::request(&Method::Message, "sip:bob@example.com")
+            .header("Via", "SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1")
+            .header("Max-Forwards", 70)
+            .header_bytes("Subject", b"caf\xe9")
+            .finish(Some(("text/plain", b"hi\r\n")));
+        assert_eq!(
+            bytes,
+            &b"MESSAGE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
+               Subject: caf\xe9\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\nhi\r\n"[..]
+        );
+    }
+
+    #[test]
+    fn nothing_given_can_start_a_line_of_its_own() {
+        let bytes = Builder::request(&Method::Other("A\r\nB".into()), "sip:x\r\nEvil: 1 SIP/2.0")
+            .header("X\r\nEvil: 1", "a\r\nEvil: 1")
+            .header_bytes("Y", b"b\nEvil: 1")
+            .finish(Some(("text/plain\r\nEvil: 1", b"")));
+        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        assert_eq!(text.lines().filter(|line| line.starts_with("Evil")).count(), 0, "{text}");
+        let message = Message::parse(bytes).unwrap();
+        assert_eq!(message.headers().count(), 4);
+        assert_eq!(message.header_named("Y"), Some(&b"b Evil: 1"[..]));
+    }
+
+    #[test]
+    fn a_response_copies_what_the_rfc_says() {
+        let ringing = Builder::response(&invite(VIA), 180, "", Some("b7"), source()).finish(None);
+        assert_eq!(
+            String::from_utf8(ringing.to_vec()).unwrap(),
+            "SIP/2.0 180 Ringing\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\r\n\
+             Via: SIP/2.0/UDP h2, SIP/2.0/UDP h3\r\nRecord-Route: <sip:r1;lr>, <sip:r2;lr>\r\n\
+             From: \"A\" <sip:a@example.org>;tag=1\r\nTo: <sip:bob@example.com>;tag=b7\r\nCall-ID: 1@x\r\n\
+             CSeq: 7 INVITE\r\nContent-Length: 0\r\n\r\n"
+        );
+        let text = |code, reason: &str, tag| {
+            String::from_utf8(Builder::response(&invite(VIA), code, reason, tag, source()).finish(None).to_vec())
+                .unwrap()
+        };
+        let trying = text(100, "", None);
+        assert!(
+            trying.contains("\r\nTimestamp: 54\r\n") && trying.contains("To: <sip:bob@example.com>\r\n"),
+            "{trying}"
+        );
+        let busy = text(486, "In a meeting\r\nX: y", Some("t\r\n"));
+        assert!(busy.starts_with("SIP/2.0 486 In a meeting  X: y\r\n"), "{busy}");
+        assert!(
+            !busy.contains("Record-Route") && !busy.contains("Timestamp") && busy.contains(";tag=t--\r\n"),
+            "{busy}"
+        );
+    }
+
+    #[test]
+    fn the_top_via_says_where_the_request_really_came_from() {
+        let via = |line: &str, source: &str| {
+            let request = invite(&format!("Via: {line}\r\n"));
+            let bytes = Builder::response(&request, 200, "OK", Some("t"), source.parse().unwrap()).finish(None);
+            let response = parse(bytes);
+            String::from_utf8(response.header(HeaderName::Via).unwrap().to_vec()).unwrap()
+        };
+        let table = [
+            ("SIP/2.0/UDP 192.0.2.1;branch=z", "192.0.2.1:5060", "SIP/2.0/UDP 192.0.2.1;branch=z"),
+            ("SIP/2.0/UDP 192.0.2.1;branch=z", "192.0.2.9:9", "SIP/2.0/UDP 192.0.2.1;branch=z;received=192.0.2.9"),
+            ("SIP/2.0/UDP h.invalid;branch=z", "192.0.2.9:9", "SIP/2.0/UDP h.invalid;branch=z;received=192.0.2.9"),
+            (
+                "SIP/2.0/UDP 192.0.2.1;rport;branch=z",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1;branch=z;rport=9;received=192.0.2.1",
+            ),
+            (
+                "SIP/2.0/UDP 192.0.2.1:5 ; RPort=1 ; received=203.0.113.1; x=\"a,b\" , SIP/2.0/TCP h2;rport",
+                "192.0.2.1:9",
+                "SIP/2.0/UDP 192.0.2.1:5;x=\"a,b\";rport=9;received=192.0.2.1 , SIP/2.0/TCP h2;rport",
+            ),
+            ("SIP/2.0/TCP [2001:db8::1]:5;branch=z", "[2001:db8::1]:9", "SIP/2.0/TCP [2001:db8::1]:5;branch=z"),
+            (
+                "SIP/2.0/TCP [2001:db8::1];branch=z",
+                "[2001:db8::2]:9",
+                "SIP/2.0/TCP [2001:db8::1];branch=z;received=2001:db8::2",
+            ),
+            ("SIP/2.0/UDP 192.0.2.1;branch=z", "[::ffff:192.0.2.1]:9", "SIP/2.0/UDP 192.0.2.1;branch=z"),
+        ];
+        for (line, source, expected) in table {
+            assert_eq!(via(line, source), expected);
+        }
+    }
+
+    #[test]
+    fn even_the_worst_request_is_answered_from_what_it_has() {
+        let bytes = &b"INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.15;;,;,,\r\nCSeq: nonsense\r\nContent-Length: -1\r\n\r\n"[..];
+        let error = Message::parse(bytes.into()).expect_err("a bad length");
+        let answer = Builder::response(&error.partial.unwrap(), 400, "", Some("t"), source()).finish(None);
+        assert_eq!(
+            String::from_utf8(answer.to_vec()).unwrap(),
+            "SIP/2.0 400 Bad Request\r\nVia: SIP/2.0/UDP 192.0.2.15;received=192.0.2.1,;,,\r\nCSeq: nonsense\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn ack_and_cancel_share_the_invites_transaction() {
+        let invite = invite(VIA);
+        let response = parse(Builder::response(&invite, 486, "", Some("b7"), source()).finish(None));
+        assert_eq!(
+            String::from_utf8(ack_for_failure(&invite, &response).to_vec()).unwrap(),
+            "ACK sip:bob@example.com;x SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
+             Route: <sip:p1;lr>\r\nRoute: <sip:p2;lr>\r\nFrom: \"A\" <sip:a@example.org>;tag=1\r\n\
+             To: <sip:bob@example.com>;tag=b7\r\nCall-ID: 1@x\r\nCSeq: 7 ACK\r\nContent-Length: 0\r\n\r\n"
+        );
+        assert_eq!(
+            String::from_utf8(cancel_for(&invite, &[("Reason", "SIP;cause=200")]).to_vec()).unwrap(),
+            "CANCEL sip:bob@example.com;x SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1:5060;branch=z9hG4bK1\r\nMax-Forwards: 70\r\n\
+             Route: <sip:p1;lr>\r\nRoute: <sip:p2;lr>\r\nFrom: \"A\" <sip:a@example.org>;tag=1\r\n\
+             To: <sip:bob@example.com>\r\nCall-ID: 1@x\r\nCSeq: 7 CANCEL\r\nReason: SIP;cause=200\r\nContent-Length: 0\r\n\r\n"
+        );
     }
 }

@@ -467,3 +467,173 @@ impl Warning {
         Some(Self { code, agent: String::from_utf8_lossy(agent).into_owned(), text: unquoted(text) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn lists_respect_quotes_and_angles() {
+        let line = br#""Doe, \"Al\" <x>" <sip:alice@192.0.2.10;a=1,2>;q=0.7 ,, <sip:b@c>;x="1,2",sip:d@e"#;
+        let elements: Vec<_> = List::new(line).collect();
+        assert_eq!(
+            elements,
+            [&br#""Doe, \"Al\" <x>" <sip:alice@192.0.2.10;a=1,2>;q=0.7"#[..], br#"<sip:b@c>;x="1,2""#, b"sip:d@e"]
+        );
+        assert_eq!(List::new(b" , ,").count(), 0);
+        assert!(list_contains(b"100rel, Timer ,replaces", "timer"));
+        assert!(!list_contains(b"100rel, timers", "timer"));
+    }
+
+    #[test]
+    fn params() {
+        let params = Params { raw: br#" ; Tag = "a;b=\"c" ;lr ;X=1;tag=second"# };
+        assert_eq!(params.get("tag"), Some(&br#""a;b=\"c""#[..]));
+        assert_eq!(params.text("tag").unwrap(), "a;b=\"c");
+        assert_eq!(params.get("LR"), Some(&b""[..]));
+        assert_eq!(params.get("absent"), None);
+        assert_eq!(params.number("x"), Some(1));
+        assert_eq!(params.iter().count(), 4);
+        assert!(params.is_well_formed());
+        assert!(Params { raw: b"" }.is_well_formed());
+        for bad in [&b";;"[..], b";a;", b";=x", b";a b", b";a=\"x", b";a=\"x\"y"] {
+            assert!(!Params { raw: bad }.is_well_formed(), "{bad:?}");
+        }
+        assert_eq!(Params { raw: b";expires=280297596632815" }.number("expires"), Some(u32::MAX));
+    }
+
+    #[test]
+    fn vias() {
+        let via = Via::parse(b"SIP  /    2.0   / UDP  192.168.255.111   ; branch= z9hG4bK30239").unwrap();
+        assert_eq!((via.transport, via.host, via.port), (&b"UDP"[..], &b"192.168.255.111"[..], None));
+        assert_eq!(via.branch(), Some(&b"z9hG4bK30239"[..]));
+        let via =
+            Via::parse(b"SIP/2.0/TLS [2001:db8::9:1] : 5061;received=2001:db8::9:255;rport=9;ttl=16;maddr=224.2.0.1")
+                .unwrap();
+        assert_eq!(via.sent_by(), Some((Host::parse(b"[2001:db8::9:1]").unwrap(), Some(5061))));
+        assert_eq!(via.received(), "2001:db8::9:255".parse().ok());
+        assert_eq!((via.rport(), via.ttl()), (Some(Some(9)), Some(16)));
+        assert_eq!(via.maddr().unwrap().to_string(), "224.2.0.1");
+        assert_eq!(Via::parse(b"SIP/2.0/UDP h;rport").unwrap().rport(), Some(None));
+        assert_eq!(Via::parse(b"SIP/2.0/UDP h;received=[::1]").unwrap().received(), "::1".parse().ok());
+        for bad in [
+            "",
+            "SIP/2.0",
+            "SIP/2.0/UDP",
+            "SIP/2.0/UDP ",
+            "HTTP/1.1/TCP h",
+            "SIP/2.0/UDP h:x",
+            "SIP/2.0/UDP h:99999",
+            "SIP/2.0/UDP [::1",
+            "SIP/2.0/UDP h h",
+            "SIP/2.0/ h",
+            "SIP/2.0/UDP h\"",
+        ] {
+            assert_eq!(Via::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn addresses_with_and_without_angles() {
+        let table: [(&str, Option<&str>, &str, Option<&str>); 9] = [
+            ("sip:x@y;tag=z", None, "sip:x@y", Some("z")),
+            ("<sip:x@y;tag=u>;tag=z", None, "sip:x@y;tag=u", Some("z")),
+            (r#""A \"B\" <c>, d" <sip:x@y> ; TAG = z"#, Some(r#"A "B" <c>, d"#), "sip:x@y", Some("z")),
+            ("Alice Liddell <sip:x@y>", Some("Alice Liddell"), "sip:x@y", None),
+            ("caller<sip:x@y>;tag=3", Some("caller"), "sip:x@y", Some("3")),
+            ("\"\"<sip:x@y>", None, "sip:x@y", None),
+            ("< sip:x@y >", None, "sip:x@y", None),
+            ("<tel:+1;phone-context=+44>", None, "tel:+1;phone-context=+44", None),
+            (r#"<sip:x@y>;p="a>;tag=no";tag=yes"#, None, "sip:x@y", Some("yes")),
+        ];
+        for (text, name, uri, tag) in table {
+            let address = NameAddr::parse(text.as_bytes()).unwrap_or_else(|| panic!("{text}"));
+            assert_eq!(address.display_name().as_deref(), name, "{text}");
+            assert_eq!(address.uri_raw, uri.as_bytes(), "{text}");
+            assert_eq!(address.tag(), tag.map(str::as_bytes), "{text}");
+        }
+        for bad in
+            ["", "<>", "< >", "\"x <sip:a@b>", "<sip:a@b", "<sip:a@b>x", "sip:a@b?Route=x", "\"x\" sip:a@b", "sip:a@b>"]
+        {
+            assert_eq!(NameAddr::parse(bad.as_bytes()), None, "{bad}");
+        }
+        let list = parse_name_addr_list(b"<sip:p1;lr>,<sip:p2:5070;transport=tcp;lr=on>").unwrap();
+        assert_eq!(list[1].uri_raw, b"sip:p2:5070;transport=tcp;lr=on");
+        assert_eq!(parse_name_addr_list(b"<sip:p1;lr>, \"x"), None);
+        assert!(NameAddr::parse(b" * ").unwrap().is_wildcard());
+    }
+
+    #[test]
+    fn contact_parameters() {
+        let q = |text: &str| NameAddr::parse(format!("<sip:a@b>;q={text}").as_bytes()).unwrap().q();
+        let table = [
+            ("0.7", 700),
+            ("1", 1000),
+            ("0", 0),
+            ("0.05", 50),
+            ("1.000", 1000),
+            ("7", 1000),
+            ("0.1239", 123),
+            ("x", 1000),
+            (".5", 1000),
+        ];
+        for (text, thousandths) in table {
+            assert_eq!(q(text), thousandths, "{text}");
+        }
+        assert_eq!(NameAddr::parse(b"<sip:a@b>;expires=3600").unwrap().expires(), Some(3600));
+    }
+
+    #[test]
+    fn numbers() {
+        assert_eq!(CSeq::parse(b"0009   INVITE"), Some(CSeq { number: 9, method: Method::Invite }));
+        for bad in ["", "1", "INVITE 1", "2147483648 INVITE", "36893488147419103232 REGISTER", "-1 BYE", "1 B YE"] {
+            assert_eq!(CSeq::parse(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(clamped(b" 10000000000000000000000000 "), Some(u32::MAX));
+        assert_eq!(clamped(b"3600x"), None);
+        let rack = RAck::parse(b"776656 1 INVITE").unwrap();
+        assert_eq!((rack.rseq, rack.cseq.number, rack.cseq.method), (776656, 1, Method::Invite));
+        assert_eq!(RAck::parse(b"0 1 INVITE"), None);
+        let retry = RetryAfter::parse(b"18000 (I'm in (a) meeting) ;duration=3600").unwrap();
+        assert_eq!((retry.seconds, retry.duration), (18000, Some(3600)));
+        assert_eq!(retry.comment.unwrap(), "I'm in (a) meeting");
+        assert_eq!(RetryAfter::parse(b"949302838503028349304023988").unwrap().seconds, u32::MAX);
+        assert_eq!(RetryAfter::parse(b"soon"), None);
+        let (value, params) = value_and_params(b"1800 ;refresher=uac");
+        assert_eq!((clamped(value), params.get("refresher")), (Some(1800), Some(&b"uac"[..])));
+    }
+
+    #[test]
+    fn media_types() {
+        let mixed = ContentType::parse(br#"Multipart / Mixed ;boundary="a;b""#).unwrap();
+        assert!(mixed.is("multipart/mixed"));
+        assert_eq!(mixed.params.text("boundary").unwrap(), "a;b");
+        assert!(ContentType::parse(b"application/*;q=0.5").unwrap().accepts("application/sdp"));
+        assert!(ContentType::parse(b"*/*").unwrap().accepts("application/sdp"));
+        assert!(!ContentType::parse(b"text/plain").unwrap().accepts("application/sdp"));
+        for bad in ["", "application", "/", "a/", "a b/c"] {
+            assert_eq!(ContentType::parse(bad.as_bytes()), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn replaces_reason_and_warning() {
+        let replaces = Replaces::parse(b"12345@192.0.2.30;to-tag=12345;from-tag=5FFE-3994;early-only").unwrap();
+        assert_eq!((replaces.call_id, replaces.early_only), (&b"12345@192.0.2.30"[..], true));
+        assert_eq!((replaces.to_tag, replaces.from_tag), (&b"12345"[..], &b"5FFE-3994"[..]));
+        assert_eq!(Replaces::parse(b"12345;to-tag=1"), None);
+        let reason = Reason::parse(br#"Q.850;cause=16;text="Normal, clearing""#).unwrap();
+        assert_eq!(
+            (reason.protocol.as_str(), reason.cause, reason.text.as_deref()),
+            ("Q.850", Some(16), Some("Normal, clearing"))
+        );
+        let warning = Warning::parse(br#"399 example.com:5060 "No \"codec\"""#).unwrap();
+        assert_eq!(
+            (warning.code, warning.agent.as_str(), warning.text.as_str()),
+            (399, "example.com:5060", "No \"codec\"")
+        );
+        assert_eq!(Warning::parse(b"1812 overture \"In Progress\""), None);
+    }
+}

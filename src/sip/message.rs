@@ -14,7 +14,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use super::headers::{CSeq, List, MAX_LIST, NameAddr, Via, clamped, list_contains};
 use super::names::long_name;
 pub use super::names::{HeaderName, Method};
-use super::text::{cut, is_token_byte, number, shown};
+use super::text::{cut, is_token_byte, number, offset_in, shown};
 use super::uri::{Uri, UriRef};
 
 /// Largest UDP payload over IPv4: 65,535 less the IP and UDP headers.
@@ -167,6 +167,7 @@ impl Head {
             fields.push(Field { id: HeaderName::of(name), name: name_span, value: Span::new(value_start, value_end) });
         }
         if bare_cr {
+            folded = true; // the values of an answer hold no line ends either
             fault.get_or_insert_with(|| Fault::new(400, "a CR that does not end a line"));
         }
         let mut head = Self { start, method, fields, folded, end: at, length: Ok(None), fault };
@@ -259,7 +260,7 @@ fn line_end(text: &[u8], from: usize, bare_cr: &mut bool) -> Option<(usize, usiz
 /// and §3.1.2.10 leave the choice).
 fn start_line(line: &[u8], fault: &mut Option<Fault>) -> Result<(Start, Method), String> {
     let span = |part: &[u8]| {
-        let start = part.as_ptr() as usize - line.as_ptr() as usize; // `part` is a piece of `line`, which starts at byte 0
+        let start = offset_in(part, line); // the line is at the start of the message
         Span::new(start, start + part.len())
     };
     let space = memchr::memchr(b' ', line).unwrap_or(line.len());
@@ -573,7 +574,7 @@ impl Message {
     }
 
     fn unreadable(&self, name: HeaderName, value: &[u8]) -> Box<ParseError> {
-        let at = value.as_ptr() as usize - self.bytes.as_ptr() as usize; // `value` is a piece of `bytes`
+        let at = offset_in(value, &self.bytes);
         self.error(400, format!("{} \"{}\" at byte {at} cannot be read", name.as_str(), shown(value)))
     }
 
@@ -585,5 +586,176 @@ impl Message {
             answer: answered.then_some(code),
             partial: Some(Box::new(self.clone())),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::*;
+
+    const GOOD: &str = "OPTIONS sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
+                        From: <sip:a@example.org>;tag=1\r\nTo: <sip:bob@example.com>\r\nCall-ID: 1@x\r\nCSeq: 1 OPTIONS\r\n";
+
+    fn parse(text: &str) -> Result<Message, Box<ParseError>> {
+        Message::parse(Bytes::copy_from_slice(text.as_bytes()))
+    }
+
+    fn good(headers: &str, body: &str) -> Message {
+        parse(&format!("{GOOD}{headers}\r\n{body}")).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn what_is_not_sip_gets_no_answer() {
+        for text in [
+            "",
+            "\r\n\r\n",
+            "\0\0\0",
+            "hello\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+            "INVITE sip:bob@example.com\r\n\r\n",
+            "SIP/2.0 200 OK", // a response is never answered
+            "SIP/2.0 99 OK\r\n\r\n",
+            "SIP/2.0 700 OK\r\n\r\n",
+            "SIP/3.0 200 OK\r\n\r\n",
+            "OPTIONS sip:x SIP/2.0\r\n\r", // no Via to answer to
+        ] {
+            assert_eq!(parse(text).expect_err(text).answer, None, "{text:?}");
+        }
+        let ack = GOOD.replace("OPTIONS", "ACK") + "Content-Length: -1\r\n\r\n";
+        assert_eq!(parse(&ack).expect_err("a bad length").answer, None);
+    }
+
+    #[test]
+    fn broken_requests_get_400_and_what_could_be_read() {
+        for (broken, what) in [
+            (format!("{GOOD}\rX: 1\r\n\r\n"), "no header at byte"),
+            (format!("{GOOD}Subject: a\rb\r\n\r\n"), "a CR that does not end a line"),
+            (format!("{GOOD}no colon here\r\n\r\n"), "no header at byte"),
+            (format!("{GOOD}: nameless\r\n\r\n"), "no header at byte"),
+            (format!("{GOOD}a b: c\r\n\r\n"), "no header at byte"),
+            (GOOD.to_string(), "no blank line"),
+            (format!("{GOOD}Content-Length: 5\r\n\r\n1234"), "Content-Length 5 is more than the 4 bytes"),
+            (format!("{GOOD}Content-Length: 18446744073709551615\r\n\r\n"), "is not a number we can use"),
+            (format!("{GOOD}Content-Length: 18446744073709551617\r\n\r\n"), "is not a number we can use"),
+            (format!("{GOOD}Content-Length: 4, 4\r\n\r\n1234"), "is not a number we can use"),
+            (format!("{GOOD}l: 4\r\nContent-Length: 5\r\n\r\n12345"), "is not a number we can use"),
+            (GOOD.replace("sip:bob@example.com SIP", "sip:bob @example.com SIP") + "\r\n", "not a request URI"),
+            (GOOD.replace("OPTIONS sip", "OPT\"IONS sip") + "\r\n", "not a method"),
+            (GOOD.replace("SIP/2.0\r\nVia", "SIP/2.0x\r\nVia") + "\r\n", "version"),
+        ] {
+            let error = parse(&broken).expect_err(&broken);
+            assert_eq!(error.answer, Some(400), "{error}");
+            assert!(error.what.contains(what), "{error}");
+            assert_eq!(error.partial.unwrap().call_id().unwrap(), b"1@x");
+        }
+        let newer = GOOD.replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia") + "\r\n";
+        assert_eq!(parse(&newer).expect_err("SIP/7.0").answer, Some(505));
+    }
+
+    #[test]
+    fn limits_are_answered_with_513() {
+        let many = format!("{GOOD}{}\r\n", "X: y\r\n".repeat(MAX_HEADERS));
+        assert_eq!(parse(&many).expect_err("too many headers").answer, Some(513));
+        assert_eq!(good(&"X: y\r\n".repeat(MAX_HEADERS - 5), "").headers().count(), MAX_HEADERS);
+        let long = format!("{GOOD}X: {}\r\n\r\n", "y".repeat(MAX_HEAD));
+        assert_eq!(parse(&long).expect_err("too long a head").answer, Some(513));
+        let vias = "Via: SIP/2.0/UDP h, SIP/2.0/UDP h, SIP/2.0/UDP h\r\n".repeat(24);
+        let message = good(&vias, "");
+        assert_eq!(message.header_values(HeaderName::Via).count(), MAX_VIA);
+        assert_eq!(message.validate().expect_err("73 Via").answer, Some(400));
+        let contacts = good(&format!("Contact: <sip:a@b>{}\r\n", ",<sip:a@b>".repeat(100)), "");
+        assert_eq!(contacts.contacts().count(), MAX_LIST);
+        let body = "x".repeat(MAX_BODY + 1);
+        assert_eq!(parse(&format!("{GOOD}\r\n{body}")).expect_err("too long a body").answer, Some(413));
+    }
+
+    #[test]
+    fn bodies_are_cut_at_content_length_and_kept_byte_for_byte() {
+        assert_eq!(good("Content-Length: 3\r\n", "12345").body(), b"123");
+        assert_eq!(good("", "12345").body(), b"12345");
+        assert_eq!(good("Content-Length: 0\r\n", "12345").body(), b"");
+        assert_eq!(good("Content-Length: 3\r\nl: 3\r\n", "12345").body(), b"123");
+        let mut bytes = format!("{GOOD}Subject: a\r\n b\r\n\r\n").into_bytes();
+        let body: Vec<u8> = (0..=255).chain(*b"\r\n \r\n\t").collect();
+        bytes.extend_from_slice(&body);
+        let message = Message::parse(bytes.into()).unwrap();
+        assert_eq!(message.body(), body);
+        assert_eq!(message.body_bytes(), body);
+        assert_eq!(message.header(HeaderName::Subject), Some(&b"a   b"[..]));
+    }
+
+    #[test]
+    fn headers_by_any_name() {
+        let message = good("u: presence\r\nX-Thing: 1\r\nx-thing : 2\r\nk:a,b\r\nSupported: c\r\n", "");
+        assert_eq!(message.header_named("allow-events"), Some(&b"presence"[..]));
+        assert_eq!(message.lines_named("X-THING").collect::<Vec<_>>(), [b"1", b"2"]);
+        assert_eq!(message.header_named("i"), Some(&b"1@x"[..]));
+        assert_eq!(message.header_named("X-Other"), None);
+        assert_eq!(message.header_values(HeaderName::Supported).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+        assert!(message.lists(HeaderName::Supported, "C") && !message.lists(HeaderName::Supported, "d"));
+        assert_eq!(message.headers().next(), Some((&b"Via"[..], &b"SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1"[..])));
+    }
+
+    #[test]
+    fn octets_outside_utf8_hide_nothing() {
+        let mut bytes = GOOD.as_bytes().to_vec();
+        bytes.extend_from_slice(b"Subject: caf\xe9 \xff\x00\r\nExpires: 60\r\n\r\n");
+        let message = Message::parse(bytes.into()).unwrap();
+        assert_eq!(message.header(HeaderName::Subject), Some(&b"caf\xe9 \xff\x00"[..]));
+        assert_eq!(message.number(HeaderName::Expires), Ok(Some(60)));
+        assert_eq!(message.validate(), Ok(()));
+    }
+
+    #[test]
+    fn lines_may_end_in_lf_and_line_ends_may_lead() {
+        let message = parse(&format!("\r\n\n\r\n{}\n12", GOOD.replace("\r\n", "\n"))).unwrap();
+        assert_eq!((message.validate(), message.body()), (Ok(()), &b"12"[..]));
+        assert_eq!(message.request_uri_raw(), b"sip:bob@example.com");
+    }
+
+    #[test]
+    fn validate_names_the_fault() {
+        assert_eq!(good("", "").validate(), Ok(()));
+        let swap = |from: &str, to: &str| parse(&(GOOD.replace(from, to) + "\r\n")).unwrap().validate();
+        for (from, to, what) in [
+            ("Call-ID: 1@x\r\n", "", "no Call-ID"),
+            ("1@x", "a b", "Call-ID \"a b\" at byte"),
+            ("1 OPTIONS\r\n", "1 INVITE\r\n", "CSeq 1 INVITE in a request of method OPTIONS"),
+            ("CSeq: 1", "CSeq: x7", "CSeq \"x7 OPTIONS\" at byte"),
+            ("<sip:a@example.org>", "<sip:a@exam ple.org>", "From: a character that must be escaped at byte 10"),
+            ("To: <sip:bob@example.com>", "To: \"<sip:bob@example.com>", "To \"\\\"<sip:bob@example.com>\" at byte"),
+            ("To:", "f:", "more than one From"),
+            ("CSeq:", "Max-Forwards: 256\r\nCSeq:", "Max-Forwards \"256\""),
+            ("CSeq:", "Max-Forwards: 6\r\nmax-forwards: 6\r\nCSeq:", "more than one Max-Forwards"),
+            ("CSeq:", "Contact: <sip:a@b\r\nCSeq:", "Contact \"<sip:a@b\""),
+            ("branch=z9hG4bK1", ";;", "Via \""),
+            ("OPTIONS sip:bob@example.com", "OPTIONS <sip:bob@example.com>", "request URI: "),
+        ] {
+            let error = swap(from, to).expect_err(to);
+            assert!(error.what.starts_with(what), "{error}");
+            assert_eq!(error.answer, Some(400), "{error}");
+        }
+        let no_via = swap("Via:", "X:").expect_err("no Via");
+        assert_eq!((no_via.what.as_str(), no_via.answer), ("no Via", None));
+        assert_eq!(swap("sip:bob@example.com SIP", "unknown:thing SIP"), Ok(()), "416 is for the UA");
+    }
+
+    #[test]
+    fn responses() {
+        let text = GOOD.replace("OPTIONS sip:bob@example.com SIP/2.0", "SIP/2.0 183 Session Progress, early") + "\r\n";
+        let message = parse(&text).unwrap();
+        assert_eq!((message.status(), &*message.reason()), (Some(183), "Session Progress, early"));
+        assert_eq!((message.is_request(), message.method()), (false, &Method::Options));
+        assert_eq!((message.request_uri_raw(), message.validate()), (&b""[..], Ok(())));
+        assert_eq!(parse("sip/2.0 200\r\n\r\n").unwrap().status(), Some(200));
+        assert_eq!(parse("SIP/2.0 200 \r\n\r\n").unwrap().reason(), "");
+    }
+
+    #[test]
+    fn debug_shows_no_values() {
+        let message = good("Authorization: Digest username=\"a\", response=\"secret\"\r\n", "body");
+        assert_eq!(format!("{message:?}"), "Message(OPTIONS, 6 headers, 4 bytes of body)");
     }
 }

@@ -105,19 +105,15 @@ impl StreamFramer {
     fn line_ends(&mut self) -> Option<Frame> {
         loop {
             match self.buffer.as_ref() {
-                [b'\r', b'\n', b'\r', b'\n', ..] if !self.half_ping => {
-                    self.buffer.advance(4);
-                    return Some(Frame::Ping);
-                }
                 [b'\r', b'\n', ..] => {
                     self.buffer.advance(2);
-                    if self.half_ping {
-                        self.half_ping = false;
-                        return Some(Frame::Ping);
-                    }
-                    self.half_ping = true;
                     if std::mem::take(&mut self.pong_expected) {
+                        self.half_ping = true; // or the first half of a ping of theirs: answering one too many is harmless
                         return Some(Frame::Pong);
+                    }
+                    self.half_ping = !self.half_ping;
+                    if !self.half_ping {
+                        return Some(Frame::Ping);
                     }
                 }
                 [b'\r', ..] if self.buffer.len() == 1 => return None,
@@ -208,5 +204,157 @@ impl StreamFramer {
         self.buffer = BytesMut::new();
         self.waiting = None;
         Frame::Lost(Box::new(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Every frame after each piece, in words.
+    fn frames(pieces: &[&[u8]]) -> Vec<String> {
+        let mut framer = StreamFramer::default();
+        let mut found = Vec::new();
+        for piece in pieces {
+            framer.push(piece);
+            while let Some(frame) = framer.next_frame() {
+                found.push(shown(&frame));
+            }
+        }
+        found
+    }
+
+    fn shown(frame: &Frame) -> String {
+        match frame {
+            Frame::Message(message) => {
+                format!("{} {}", message.method(), String::from_utf8_lossy(message.body()))
+            }
+            Frame::Ping => "ping".into(),
+            Frame::Pong => "pong".into(),
+            Frame::Bad(error) => format!("bad {:?}", error.answer),
+            Frame::Lost(error) => format!("lost {:?}", error.answer),
+        }
+    }
+
+    fn message(method: &str, length: &str, body: &str) -> String {
+        format!(
+            "{method} sip:b@example.com SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\n\
+             To: <sip:b@c>\r\nCall-ID: 1\r\nCSeq: 1 {method}\r\n{length}\r\n{body}"
+        )
+    }
+
+    #[test]
+    fn lengths_in_every_spelling() {
+        for length in [
+            "Content-Length: 4\r\n",
+            "l:4\r\n",
+            "L :\t4\r\n",
+            "content-length  : 0004 \r\n",
+            "Content-Length:\r\n 4\r\n",
+        ] {
+            let stream = message("INFO", length, "\r\n\r\n") + &message("BYE", "l: 0\r\n", "");
+            assert_eq!(frames(&[stream.as_bytes()]), ["INFO \r\n\r\n", "BYE "], "{length:?}");
+        }
+    }
+
+    #[test]
+    fn cut_anywhere_the_same_frames_come_out() {
+        let bad = message("OPTIONS", "no colon\r\nl: 3\r\n", "abc");
+        let stream = format!(
+            "\r\n\r\n{}\r\n{}{bad}\r\n\r\n{}",
+            message("INFO", "Content-Length :\r\n 6\r\n", "\r\nl: 9"),
+            message("BYE", "", ""),
+            message("OPTIONS", "l: 1\n", "x"),
+        );
+        let expected = ["ping", "INFO \r\nl: 9", "BYE ", "bad Some(400)", "ping", "OPTIONS x"];
+        assert_eq!(frames(&[stream.as_bytes()]), expected);
+        for at in 0..=stream.len() {
+            let (a, b) = stream.as_bytes().split_at(at);
+            assert_eq!(frames(&[a, b]), expected, "cut at {at}");
+        }
+        let single: Vec<&[u8]> = stream.as_bytes().chunks(1).collect();
+        assert_eq!(frames(&single), expected);
+    }
+
+    #[test]
+    fn pings_come_whole_or_in_halves_and_pongs_when_expected() {
+        assert_eq!(frames(&[b"\r\n\r\n"]), ["ping"]);
+        assert_eq!(frames(&[b"\r", b"\n", b"\r\n"]), ["ping"]);
+        assert_eq!(frames(&[b"\r\n\r\n\r\n\r\n"]), ["ping", "ping"]);
+        assert_eq!(frames(&[b"\r\n"]), Vec::<String>::new());
+        // A CRLF in front of a message is neither, and does not make half of a later ping.
+        let bye = message("BYE", "l: 0\r\n", "");
+        assert_eq!(frames(&[b"\r\n", bye.as_bytes(), b"\r\n"]), ["BYE "]);
+
+        let mut framer = StreamFramer::default();
+        for _ in 0..3 {
+            framer.expect_pong();
+            framer.push(b"\r\n");
+            assert!(matches!(framer.next_frame(), Some(Frame::Pong)));
+            assert!(framer.next_frame().is_none());
+        }
+        framer.expect_pong();
+        framer.push(b"\r\n\r\n"); // their ping crosses ours in two segments or one: it is answered either way
+        assert!(matches!(framer.next_frame(), Some(Frame::Pong)));
+        assert!(matches!(framer.next_frame(), Some(Frame::Ping)));
+    }
+
+    #[test]
+    fn a_bad_message_of_known_length_costs_only_itself() {
+        let bye = message("BYE", "l: 0\r\n", "");
+        for (bad, answer) in [
+            (message("INFO", "l: 3\r\nnonsense\r\n", "abc"), "bad Some(400)"),
+            (message("ACK", "l: 3\r\nnonsense\r\n", "abc"), "bad None"),
+            (message("INFO", "l: 3\r\n", "abc").replace("SIP/2.0\r\nVia", "SIP/7.0\r\nVia"), "bad Some(505)"),
+            (message("INFO", &format!("l: 3\r\n{}", "X: y\r\n".repeat(300)), "abc"), "bad Some(513)"),
+        ] {
+            let found = frames(&[bad.as_bytes(), bye.as_bytes()]);
+            assert_eq!(found, [answer, "BYE "]);
+        }
+        let long = MAX_BODY + 1;
+        let head = message("INFO", &format!("l: {long}\r\n"), "");
+        let body = vec![b'\n'; long];
+        assert_eq!(frames(&[head.as_bytes(), &body, bye.as_bytes()]), ["bad Some(413)", "BYE "]);
+        let glued = [head.as_bytes(), &body, bye.as_bytes()].concat();
+        assert_eq!(frames(&[&glued]), ["bad Some(413)", "BYE "]);
+        let pieces: Vec<&[u8]> = glued.chunks(65_521).collect();
+        assert_eq!(frames(&pieces), ["bad Some(413)", "BYE "]);
+    }
+
+    #[test]
+    fn without_an_end_in_sight_the_stream_is_lost() {
+        let endless = format!("INVITE sip:x SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nX: {}", "y".repeat(MAX_HEAD));
+        for (stream, expected) in [
+            (message("INFO", "l: -999\r\n", "abc"), "lost Some(400)"),
+            (message("INFO", "l: 18446744073709551615\r\n", "abc"), "lost Some(400)"),
+            (message("INFO", "l: 3\r\nContent-Length: 4\r\n", "abcd"), "lost Some(400)"),
+            (message("INFO", "l: 999999999\r\n", "abc"), "lost Some(413)"),
+            (message("INFO", "Content-Type: text/plain\r\n", "abc"), "lost Some(400)"),
+            (message("ACK", "l: -1\r\n", ""), "lost None"),
+            ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".into(), "lost None"),
+            ("\0".repeat(MAX_HEAD + 1), "lost None"),
+            (endless, "lost Some(513)"),
+        ] {
+            let mut framer = StreamFramer::default();
+            framer.push(stream.as_bytes());
+            assert_eq!(shown(&framer.next_frame().unwrap()), expected, "{}", &stream[..40]);
+            framer.push(message("BYE", "l: 0\r\n", "").as_bytes());
+            assert!(framer.next_frame().is_none());
+            assert!(framer.buffered().is_empty(), "nothing is kept of a lost stream");
+        }
+    }
+
+    #[test]
+    fn each_byte_of_a_head_is_searched_once() {
+        let mut framer = StreamFramer::default();
+        let line = b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n";
+        framer.push(b"INVITE sip:x SIP/2.0\r\n");
+        for _ in 0..1_000 {
+            framer.push(line);
+            assert!(framer.next_frame().is_none());
+            assert!(framer.buffered().len() - framer.searched <= 2, "the next search starts at the end");
+        }
     }
 }

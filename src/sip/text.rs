@@ -35,7 +35,12 @@ pub(crate) fn is_token(text: &[u8]) -> bool {
 
 /// The bytes before and from `at`; everything and nothing when `at` is past the end.
 pub(crate) fn cut(text: &[u8], at: usize) -> (&[u8], &[u8]) {
-    text.split_at_checked(at).unwrap_or((text, b""))
+    text.split_at(at.min(text.len()))
+}
+
+/// Where `part`, a piece of `whole`, begins in it; the end of `whole` for an empty slice from elsewhere.
+pub(crate) fn offset_in(part: &[u8], whole: &[u8]) -> usize {
+    (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize).min(whole.len())
 }
 
 /// The bytes before and after the first `byte`; `None` when it does not occur.

@@ -341,16 +341,16 @@ impl PartialEq for Uri {
     }
 }
 
-/// Each parameter of `a` that `b` has too is the same there; some may not be missing.
+/// Each parameter of `a` that `b` has too is the same there; some may not be missing. Of a name that stands twice, the
+/// first counts.
 fn parameters_match(a: &Uri, b: &Uri) -> bool {
     const NEVER_IGNORED: [&str; 5] = ["user", "ttl", "method", "maddr", "transport"];
-    a.parameters.iter().all(|(name, value)| match b.parameter(name) {
-        Some(other) => match (value, other) {
-            (Some(value), Some(other)) => value.eq_ignore_ascii_case(other),
-            (value, other) => value.is_none() && other.is_none(),
-        },
-        None => !NEVER_IGNORED.iter().any(|never| never.eq_ignore_ascii_case(name)),
-    })
+    let lower = |value: Option<&str>| value.map(str::to_ascii_lowercase);
+    a.parameters.len() <= MAX_COMPARED
+        && a.parameters.iter().all(|(name, _)| match (a.parameter(name), b.parameter(name)) {
+            (Some(value), Some(other)) => lower(value) == lower(other),
+            _ => !NEVER_IGNORED.iter().any(|never| never.eq_ignore_ascii_case(name)),
+        })
 }
 
 /// URI headers are never ignored, and their order does not matter.
@@ -361,7 +361,8 @@ fn headers_match(a: &[(String, String)], b: &[(String, String)]) -> bool {
     a.len() == b.len() && a.len() <= MAX_COMPARED && a.iter().all(|pair| count(a, pair) == count(b, pair))
 }
 
-/// URIs with more headers than this are never equal: the comparison is quadratic in them, and no phone sends that many.
+/// URIs with more parameters or headers than this are never equal: the comparison is quadratic in them, and no phone sends
+/// that many.
 const MAX_COMPARED: usize = 64;
 
 /// Number and parameters of a `tel:` URI as they compare: no visual separators, no case, parameters in order of name
@@ -487,4 +488,170 @@ fn keep_utf8(octets: &[u8]) -> String {
         }
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::indexing_slicing, clippy::unwrap_used)]
+
+    use super::*;
+
+    fn uri(text: &str) -> Uri {
+        text.parse().unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    #[test]
+    fn equal_and_different_as_in_rfc_3261_19_1_4() {
+        let equal = [
+            ("sip:%61lice@atlanta.com;transport=TCP", "sip:alice@AtLanTa.CoM;Transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com;newparam=5"),
+            ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;newparam=5"),
+            (
+                "sip:biloxi.com;transport=tcp;method=REGISTER?to=sip:bob%40biloxi.com",
+                "sip:biloxi.com;method=REGISTER;transport=tcp?to=sip:bob%40biloxi.com",
+            ),
+            (
+                "sip:alice@atlanta.com?subject=project%20x&priority=urgent",
+                "sip:alice@atlanta.com?priority=urgent&subject=project%20x",
+            ),
+            ("sip:a@[2001:db8::1]", "sip:a@[2001:DB8:0:0::1]"),
+            ("tel:+1-201-555-0123", "tel:+1(201)5550123"),
+            ("tel:7042;phone-context=Example.com;x=1", "tel:7042;x=1;phone-context=example.com"),
+            ("urn:service:sos", "URN:service:sos"),
+        ];
+        for (a, b) in equal {
+            assert_eq!(uri(a), uri(b));
+            assert_eq!(uri(b), uri(a));
+        }
+        let different = [
+            ("SIP:ALICE@AtLanTa.CoM;Transport=udp", "sip:alice@AtLanTa.CoM;Transport=UDP"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:5060"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com;transport=udp"),
+            ("sip:bob@biloxi.com", "sip:bob@biloxi.com:6000;transport=tcp"),
+            ("sip:carol@chicago.com", "sip:carol@chicago.com?Subject=next%20meeting"),
+            ("sip:bob@phone21.boxesbybob.com", "sip:bob@192.0.2.4"),
+            ("sip:carol@chicago.com;security=on", "sip:carol@chicago.com;security=off"),
+            ("sip:a@example.com", "sips:a@example.com"),
+            ("sip:a@example.com", "sip:example.com"),
+            ("sip:a:x@example.com", "sip:a:y@example.com"),
+            ("sip:a:x@example.com", "sip:a@example.com"),
+            ("sip:a@example.com;maddr=192.0.2.1", "sip:a@example.com"),
+            ("sip:a@example.com;ttl=1", "sip:a@example.com"),
+            ("sip:a@example.com;user=phone", "sip:a@example.com"),
+            ("sip:a@example.com?a=1&a=2", "sip:a@example.com?a=1&a=1"),
+            ("tel:+12015550123", "tel:2015550123"),
+            ("urn:service:sos", "urn:service:SOS"),
+        ];
+        for (a, b) in different {
+            assert_ne!(uri(a), uri(b));
+            assert_ne!(uri(b), uri(a));
+        }
+    }
+
+    #[test]
+    fn taken_apart() {
+        let full =
+            uri("SIPS:bob;day=tuesday:se%63ret@192.0.2.20:5080;Transport=udp;lr?subject=lunch%20now&priority=urgent");
+        assert_eq!(full.scheme, "sips");
+        assert!(full.is_secure());
+        assert_eq!(full.user.as_deref(), Some("bob;day=tuesday"));
+        assert_eq!(full.password.as_deref(), Some("secret"));
+        assert_eq!(full.authority(), "192.0.2.20:5080");
+        assert_eq!(full.parameter("transport"), Some(Some("udp")));
+        assert_eq!(full.parameter("LR"), Some(None));
+        assert_eq!(full.parameter("maddr"), None);
+        assert_eq!(full.headers, [("subject".into(), "lunch now".into()), ("priority".into(), "urgent".into())]);
+
+        let semicolon = uri("sip:user;par=u%40example.net@example.com");
+        assert_eq!(semicolon.user.as_deref(), Some("user;par=u@example.net"));
+        assert_eq!((semicolon.host_str(), semicolon.parameters.len()), ("example.com".into(), 0));
+
+        let escapes = uri("sip:a%00b@example.com;%6C%72;n%61me=v%61lue%25%34%31");
+        assert_eq!(escapes.user.as_deref(), Some("a\0b"));
+        assert_eq!(escapes.parameters, [("lr".into(), None), ("name".into(), Some("value%41".into()))]);
+
+        let ambiguous = uri("sip:[2001:db8::10:5070]");
+        assert_eq!((ambiguous.host, ambiguous.port), (Host::parse(b"[2001:db8::10:5070]"), None));
+        assert_eq!(uri("sip:[2001:db8::10]:5070").port, Some(5070));
+        assert_eq!(uri("sip:u@[2001:db8:::192.0.2.1]").host_str(), "[2001:db8::c000:201]");
+
+        let tel = uri("tel:+1-201-555-0123;phone-context=example.com");
+        assert_eq!((tel.scheme.as_str(), tel.host.as_ref()), ("tel", None));
+        assert_eq!(tel.opaque, "+1-201-555-0123;phone-context=example.com");
+        assert_eq!(uri("soap.beep://192.0.2.103:3002").scheme, "soap.beep");
+    }
+
+    #[test]
+    fn printed_as_read() {
+        for text in [
+            "sip:example.com",
+            "sip:alice@example.com",
+            "sips:bob;day=tuesday:secret@192.0.2.20:5080;transport=udp?subject=lunch&priority=urgent",
+            "sip:user;par=u%40example.net@example.com",
+            "sip:sips%3Auser%40example.com@example.net",
+            "sip:1_unusual.URI~(to-be!sure)&isn't+it$/crazy?,/;;*@example.com",
+            "sip:I%20have%20spaces@example.net",
+            "sip:null-%00-null@example.com",
+            "sip:zo%C3%AB@example.org",
+            "sip:latin1-%E9@example.org",
+            "sip:%25-sign@example.org",
+            "sip:a@[2001:db8::1]:5062;maddr=[2001:db8::2];lr",
+            "sip:carol@example.net?Replaces=12345%40192.0.2.30%3Bto-tag%3D12345%3Bfrom-tag%3D5FFE-3994&Require=replaces",
+            "tel:+1-201-555-0123;phone-context=example.com",
+            "nobodyknowsthisscheme:totallyopaquecontent",
+        ] {
+            assert_eq!(uri(text).to_string(), text);
+        }
+        assert_eq!(uri("sip:%61lice@EXAMPLE.com").to_string(), "sip:alice@EXAMPLE.com");
+    }
+
+    #[test]
+    fn no_text_of_an_application_breaks_out_of_the_uri() {
+        let mut made = Uri::sip(Some("a b>\r\nEvil: x@y"), Host::Name("example.com".into()), None);
+        made = made.with_parameter("p", Some("v;w>\r\n")).with_parameter("P", Some("x?y")).with_parameter("lr", None);
+        assert_eq!(made.to_string(), "sip:a%20b%3E%0D%0AEvil%3A%20x%40y@example.com;p=x%3Fy;lr");
+        assert_eq!(uri(&made.to_string()), made);
+        assert_eq!(made.clone().without_parameter("LR").parameter("lr"), None);
+        let other =
+            Uri { scheme: "x".into(), opaque: "a\r\n<b>".into(), host: None, user: None, parameters: vec![], ..made };
+        assert_eq!(other.to_string(), "x:a%0D%0A%3Cb%3E");
+    }
+
+    #[test]
+    fn refused() {
+        for bad in [
+            "",
+            "sip",
+            ":x",
+            "1sip:x",
+            "sip:",
+            "sip:@host",
+            "sip:user@",
+            "sip:a@b@c",
+            "sip:2001:db8::10",
+            "sip:host:",
+            "sip:host:99999",
+            "sip:host:-1",
+            "sip:[2001:db8::1",
+            "sip:[2001:db8::1]x",
+            "sip:[::1%25eth0]",
+            "sip:ho st",
+            "sip:user@example.com; lr",
+            "<sip:user@example.com>",
+            "sip:a\"b@c",
+            "sip:höst",
+            "tel:",
+        ] {
+            let error = Uri::parse(bad.as_bytes()).expect_err(bad);
+            assert!(error.at <= bad.len(), "{error}");
+        }
+        let error = Uri::parse(b"sip:bob@example.com:port").expect_err("a port that is no number");
+        assert_eq!(error.to_string(), "not a port at byte 20 of URI \"sip:bob@example.com:port\"");
+    }
+
+    #[test]
+    fn the_address_names_user_and_host_only() {
+        assert_eq!(uri("sip:a b@example.com:5070;lr".replace(' ', "%20").as_str()).address(), "a%20b@example.com");
+        assert_eq!(uri("tel:+123").address(), "+123");
+    }
 }
