@@ -215,7 +215,7 @@ mod tests {
             let mut bench = Bench::udp();
             let id = bench.serve("INVITE");
             let sent = format!("send {code}");
-            assert_eq!(bench.responds(id, code), [sent.clone()]);
+            assert_eq!(bench.responds(id, code), std::slice::from_ref(&sent));
             let mut expected = at(&[500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500], &sent);
             expected.extend(at(&[32_000], "no ack"));
             assert_eq!(bench.until(100_000), expected);
