@@ -19,16 +19,16 @@ const RETRY_AFTER: &str = "5";
 /// A refusal before there is a session.
 struct Refusal {
     code: u16,
-    header: Option<(&'static str, String)>,
+    headers: Vec<(&'static str, String)>,
 }
 
 impl Refusal {
     fn new(code: u16) -> Self {
-        Self { code, header: None }
+        Self { code, headers: Vec::new() }
     }
 
     fn with(code: u16, name: &'static str, value: impl Into<String>) -> Self {
-        Self { code, header: Some((name, value.into())) }
+        Self { code, headers: vec![(name, value.into())] }
     }
 }
 
@@ -98,11 +98,8 @@ impl UserAgent {
     }
 
     fn refuse(&mut self, server: ServerId, request: &Message, flow: Flow, refusal: Refusal, now: Instant) {
-        let Refusal { code, header } = refusal;
-        match &header {
-            Some((name, value)) => self.core.answer_with(server, request, flow, code, &[(name, value)], now),
-            None => self.core.answer(server, request, flow, code, now),
-        }
+        let headers: Vec<_> = refusal.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.core.answer_with(server, request, flow, refusal.code, &headers, now);
     }
 
     /// The answer is that of an INVITE, as far as it can be told beforehand (RFC 3261 §11.2). A URI without a user means
@@ -187,7 +184,13 @@ impl UserAgent {
         };
         let offer = match check_offer(&arrival.request, arrival.account, core) {
             Ok(offer) => offer,
-            Err(bad) => return Err((arrival, Refusal::with(bad.code, "Warning", bad.warning))),
+            Err(bad) => {
+                let mut refusal = Refusal::with(bad.code, "Warning", bad.warning);
+                if bad.code == 415 {
+                    refusal.headers.push(("Accept", ACCEPT.into())); // RFC 3261 §21.4.13
+                }
+                return Err((arrival, refusal));
+            }
         };
         if !core.limits.open(arrival.flow.remote.ip()) {
             core.stats.refused_by_limit += 1;
