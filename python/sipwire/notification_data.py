@@ -1,0 +1,272 @@
+"""What the notifications of the core carry: one frozen class for each name.
+
+``NOTIFICATION_DATA`` is the table from name to class. The keys of each are promises; the core builds the values in this
+order (``sipwire._core.notification_table()`` shows its side, and a test compares both with the specification).
+"""
+
+from __future__ import annotations
+
+import enum
+import typing as t
+
+from sipwire.notification import NotificationData
+
+if t.TYPE_CHECKING:
+    import datetime
+
+    from sipwire.core import Route
+
+
+class SessionState(str, enum.Enum):
+    """The states of a session. Each equals its name: ``session.state == "ESTABLISHED"``."""
+
+    NULL = "NULL"
+    CALLING = "CALLING"
+    INCOMING = "INCOMING"
+    ACCEPTING = "ACCEPTING"
+    ESTABLISHED = "ESTABLISHED"
+    PROPOSING = "PROPOSING"
+    PROPOSED = "PROPOSED"
+    TERMINATING = "TERMINATING"
+    TERMINATED = "TERMINATED"
+
+    __str__ = str.__str__
+    __format__ = str.__format__  # type: ignore[assignment]
+
+
+Originator = t.Literal["local", "remote"]
+
+
+class _Timestamp:
+    """The attribute ``timestamp``: kept as seconds, turned into a datetime when somebody looks."""
+
+    def __init__(self, slot: t.Any) -> None:
+        self._slot = slot
+
+    def __get__(self, data: object, owner: type | None = None) -> t.Any:
+        if data is None:
+            return self
+        value = self._slot.__get__(data, owner)
+        if isinstance(value, (float, int)):
+            import datetime
+
+            value = datetime.datetime.fromtimestamp(value).astimezone()
+            self._slot.__set__(data, value)
+        return value
+
+    def __set__(self, data: object, value: object) -> None:
+        self._slot.__set__(data, value)
+
+
+@t.dataclass_transform(kw_only_default=True, frozen_default=True)
+class _Frozen(type):
+    """Makes a class with slots, a constructor and nothing to change from the annotations of its body.
+
+    `dataclasses` would do, but for its import time and its slow frozen constructor.
+    """
+
+    def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, t.Any]) -> t.Any:
+        inherited: tuple[str, ...] = next((base._fields for base in bases if isinstance(base, _Frozen)), ())
+        own = tuple(namespace.get("__annotations__", ()))
+        keys = inherited + own
+        namespace["__slots__"] = tuple("_timestamp" if key == "timestamp" else key for key in own)
+        namespace["_fields"] = keys
+        made: t.Any = super().__new__(cls, name, bases, namespace)
+        if "timestamp" in own:
+            made.timestamp = _Timestamp(made._timestamp)
+        setters = {f"set_{key}": getattr(made, "_timestamp" if key == "timestamp" else key).__set__ for key in keys}
+        body = "; ".join(f"set_{key}(self, {key})" for key in keys) or "pass"
+        exec(f"def __init__(self, {', '.join(keys)}): {body}", setters)
+        made.__init__ = setters["__init__"]
+        return made
+
+
+class TimestampedData(NotificationData, metaclass=_Frozen):
+    """The keys all notifications of the core have."""
+
+    timestamp: datetime.datetime
+
+    if t.TYPE_CHECKING:
+        _fields: t.ClassVar[tuple[str, ...]]
+    else:
+
+        def __setattr__(self, name, value):
+            raise AttributeError(f"{type(self).__name__} is read-only: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is read-only: cannot delete {name!r}")
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={getattr(self, key)!r}' for key in self._fields)})"
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, key) == getattr(other, key) for key in self._fields)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[t.Any, ...]:
+        return type(self), tuple(getattr(self, key) for key in self._fields)
+
+
+class SIPSessionChangedStateData(TimestampedData):
+    prev_state: SessionState
+    state: SessionState
+
+
+class SIPSessionNewIncomingData(TimestampedData):
+    streams: list[str]
+    """What the peer offers: "audio", "chat"."""
+
+
+class SIPSessionNewOutgoingData(TimestampedData):
+    streams: list[str]
+
+
+class SIPSessionGotRingIndicationData(TimestampedData):
+    pass
+
+
+class SIPSessionWillStartData(TimestampedData):
+    pass
+
+
+class SIPSessionDidStartData(TimestampedData):
+    pass
+
+
+class SIPSessionDidFailData(TimestampedData):
+    originator: Originator
+    code: int
+    """The SIP code; 0 when the cause is on this side."""
+    reason: str
+
+
+class SIPSessionWillEndData(TimestampedData):
+    pass
+
+
+class SIPSessionDidEndData(TimestampedData):
+    originator: Originator
+    end_reason: str | None
+    """What the Reason header of the peer or ``end(reason)`` said."""
+
+
+class SIPSessionGotHoldRequestData(TimestampedData):
+    originator: Originator
+
+
+class SIPSessionGotUnholdRequestData(TimestampedData):
+    originator: Originator
+
+
+class SIPSessionWillStartRecordingAudioData(TimestampedData):
+    file_name: str
+
+
+class SIPSessionDidStartRecordingAudioData(TimestampedData):
+    file_name: str
+
+
+class SIPSessionWillStopRecordingAudioData(TimestampedData):
+    file_name: str
+
+
+class SIPSessionDidStopRecordingAudioData(TimestampedData):
+    file_name: str
+    error: str | None
+    """Why it stopped by itself (disk full, …); the file is valid up to there."""
+
+
+class SIPSessionGotNoAudioData(TimestampedData):
+    pass
+
+
+class SIPSessionGotDTMFData(TimestampedData):
+    digit: str
+
+
+class SIPSessionGotStreamUpdateData(TimestampedData):
+    streams: list[str]
+    """All that are active now."""
+
+
+class SIPSessionDidChangeRouteData(TimestampedData):
+    route: Route
+    """The one tried now."""
+    code: int
+    """Why the one before failed."""
+    reason: str
+
+
+class SIPSessionAudioUnderrunData(TimestampedData):
+    missing_ms: int
+    """Silence sent since the last report because Python was late."""
+
+
+class SIPEngineOptionsDidAnswerData(TimestampedData):
+    request: int
+    code: int
+    reason: str
+    rtt: float | None
+
+
+class SIPEngineWillStartData(TimestampedData):
+    pass
+
+
+class SIPEngineDidStartData(TimestampedData):
+    pass
+
+
+class SIPEngineDidFailData(TimestampedData):
+    error: str
+
+
+class SIPEngineWillEndData(TimestampedData):
+    pass
+
+
+class SIPEngineDidEndData(TimestampedData):
+    pass
+
+
+class SIPEngineSIPTraceData(TimestampedData):
+    received: bool
+    source: tuple[str, int]
+    destination: tuple[str, int]
+    transport: str
+    data: bytes
+    """The message as it was on the wire, with keys and passwords masked."""
+
+
+class SIPEngineGotExceptionData(TimestampedData):
+    error: str
+
+
+class SIPAccountDidActivateData(TimestampedData):
+    pass
+
+
+class SIPAccountDidDeactivateData(TimestampedData):
+    pass
+
+
+class SIPAccountManagerDidAddAccountData(TimestampedData):
+    account: t.Any
+
+
+class SIPAccountManagerDidRemoveAccountData(TimestampedData):
+    account: t.Any
+
+
+class SIPAccountManagerDidChangeDefaultAccountData(TimestampedData):
+    old_account: t.Any
+    account: t.Any
+
+
+NOTIFICATION_DATA: t.Final[dict[str, type[TimestampedData]]] = {
+    kind.__name__.removesuffix("Data"): kind for kind in TimestampedData.__subclasses__()
+}
+"""Name of a notification → the class of its data."""

@@ -1,0 +1,286 @@
+//! The engine: options and verbs in, events out.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use super::audio::PyAudio;
+use super::convert;
+use super::error::engine_error;
+use super::event::{Posted, notification};
+use super::snapshot::PySnapshot;
+use super::stats::PyEngineStats;
+use super::uri::PyUri;
+use crate::engine::{Engine, EngineOptions};
+use crate::event::{AccountId, Route, SessionId};
+use crate::media::{CodecKind, RecordingLayout, SrtpPolicy};
+use crate::ua::{AccountSettings, Connect};
+
+/// A value of an option, or an error that names both.
+fn option<'py, T>(name: &str, value: &Bound<'py, PyAny>, wanted: &str) -> PyResult<T>
+where
+    T: FromPyObjectOwned<'py>,
+{
+    value.extract().map_err(|_| engine_error(format!("{name}={}: not {wanted}", text(value))))
+}
+
+fn text(value: &Bound<'_, PyAny>) -> String {
+    value.repr().map_or_else(|_| "?".to_owned(), |repr| repr.to_string())
+}
+
+/// An IP address or none.
+fn ip(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<IpAddr>> {
+    let given: Option<String> = option(name, value, "an IP address")?;
+    given
+        .map(|address| address.parse().map_err(|_| engine_error(format!("{name}={}: not an IP address", text(value)))))
+        .transpose()
+}
+
+/// Codec names into codecs.
+fn codecs(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<CodecKind>> {
+    let known = "\"opus\", \"G722\", \"PCMU\" and \"PCMA\"";
+    let names: Vec<String> = option(name, value, "a list of codec names")?;
+    if names.is_empty() {
+        return Err(engine_error(format!("{name}={}: needs at least one codec", text(value))));
+    }
+    names
+        .iter()
+        .map(|codec| {
+            CodecKind::from_name(codec).ok_or_else(|| {
+                engine_error(format!("{name}={}: codec {codec:?} is unknown, there are {known}", text(value)))
+            })
+        })
+        .collect()
+}
+
+const PORT: &str = "a port from 0 to 65535 or None";
+const COUNT: &str = "a count";
+
+/// Reads keyword arguments into options.
+fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
+    let mut options = EngineOptions::default();
+    for (key, value) in given {
+        let name: String = key.extract()?;
+        let (name, value) = (name.as_str(), &value);
+        match name {
+            "local_ip" => options.local_ip = ip(name, value)?,
+            "advertised_ip" => options.advertised_ip = ip(name, value)?,
+            "udp_port" => options.udp_port = option(name, value, PORT)?,
+            "tcp_port" => options.tcp_port = option(name, value, PORT)?,
+            "user_agent" => options.user_agent = option(name, value, "a text")?,
+            "rtp_port_range" => options.rtp_port_range = option(name, value, "a pair of ports")?,
+            "audio_device" => options.audio_device = option(name, value, "a name")?,
+            "codecs" => options.codecs = codecs(name, value)?,
+            "media_threads" => options.media_threads = option(name, value, "a count or None")?,
+            "max_sessions" => options.max_sessions = option(name, value, COUNT)?,
+            "invite_rate" => options.invite_rate = option(name, value, COUNT)?,
+            "invite_rate_per_source" => options.invite_rate_per_source = option(name, value, COUNT)?,
+            "trace_sip" => options.trace_sip = option(name, value, "True or False")?,
+            "trace_rtp" => options.trace_rtp = option(name, value, "True or False")?,
+            "auto_ring" => options.auto_ring = option(name, value, "True or False")?,
+            "accepts_calls" => options.accepts_calls = option(name, value, "True or False")?,
+            "devices_library" => options.devices_library = option::<Option<PathBuf>>(name, value, "a path or None")?,
+            _ => return Err(engine_error(format!("{name}={}: there is no such option", text(value)))),
+        }
+    }
+    Ok(options)
+}
+
+/// The settings of an account, as plain values.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct Settings {
+    uri: PyUri,
+    display_name: Option<String>,
+    catch_all: bool,
+    outbound_proxy: Option<(String, u16, String)>,
+    srtp_encryption: String,
+    audio_codec_list: Option<Vec<String>>,
+    symmetric: bool,
+}
+
+impl TryFrom<Settings> for AccountSettings {
+    type Error = PyErr;
+
+    fn try_from(settings: Settings) -> PyResult<Self> {
+        let srtp = match settings.srtp_encryption.as_str() {
+            "disabled" => SrtpPolicy::Disabled,
+            "optional" => SrtpPolicy::Optional,
+            "mandatory" => SrtpPolicy::Mandatory,
+            other => return Err(engine_error(format!("srtp_encryption={other:?}: unknown"))),
+        };
+        let codec = |name: String| {
+            CodecKind::from_name(&name)
+                .ok_or_else(|| engine_error(format!("audio_codec_list: codec {name:?} is unknown")))
+        };
+        Ok(Self {
+            uri: settings.uri.0,
+            display_name: settings.display_name,
+            catch_all: settings.catch_all,
+            outbound_proxy: settings.outbound_proxy.map(convert::route).transpose()?,
+            srtp,
+            codecs: settings.audio_codec_list.map(|names| names.into_iter().map(codec).collect()).transpose()?,
+            symmetric_rtp: settings.symmetric,
+        })
+    }
+}
+
+fn routes(given: Vec<(String, u16, String)>) -> PyResult<Vec<Route>> {
+    given.into_iter().map(convert::route).collect()
+}
+
+/// A running engine. Every method may be called from any thread and waits a bounded time.
+#[pyclass(frozen, name = "Engine", module = "sipwire._core")]
+pub struct PyEngine(Engine);
+
+#[pymethods]
+impl PyEngine {
+    /// Binds the sockets and starts the threads; both are ready on return.
+    #[new]
+    #[pyo3(signature = (**given))]
+    fn new(py: Python<'_>, given: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        let options = given.map_or_else(|| Ok(EngineOptions::default()), options)?;
+        Ok(Self(py.detach(|| Engine::start(options))?))
+    }
+
+    /// Ends all sessions and joins the threads; returns (sessions there were, of those unfinished, joined).
+    fn stop(&self, py: Python<'_>, timeout: f64) -> PyResult<(usize, usize, bool)> {
+        let timeout = convert::seconds(timeout)?;
+        let report = py.detach(|| self.0.stop(timeout));
+        Ok((report.sessions, report.unfinished, report.joined))
+    }
+
+    #[getter]
+    fn is_running(&self) -> bool {
+        self.0.is_running()
+    }
+
+    /// Transport → (host, port).
+    fn addresses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let addresses = self.0.addresses();
+        let all = PyDict::new(py);
+        for (name, address) in [("udp", addresses.udp), ("tcp", addresses.tcp)] {
+            if let Some(address) = address {
+                all.set_item(name, convert::address(address))?;
+            }
+        }
+        Ok(all)
+    }
+
+    fn stats(&self, py: Python<'_>) -> PyEngineStats {
+        py.detach(|| self.0.stats()).into()
+    }
+
+    /// Waits up to `timeout` seconds for events and gives at most `limit`, oldest first:
+    /// (session, name, data, seconds since 1970, snapshot).
+    fn next_events<'py>(&self, py: Python<'py>, limit: usize, timeout: f64) -> PyResult<Vec<Posted<'py>>> {
+        let timeout = convert::seconds(timeout)?;
+        let events = py.detach(|| self.0.next_events(limit, timeout));
+        events.into_iter().map(|event| notification(py, event)).collect()
+    }
+
+    /// Makes a waiting `next_events` return at once.
+    fn wake_events(&self) {
+        self.0.wake_events();
+    }
+
+    // --- accounts ----------------------------------------------------------------------------------------------------
+
+    fn add_account(&self, py: Python<'_>, settings: Settings) -> PyResult<u64> {
+        let settings = settings.try_into()?;
+        Ok(py.detach(|| self.0.add_account(settings))?.0)
+    }
+
+    fn set_account(&self, py: Python<'_>, account: u64, settings: Settings) -> PyResult<()> {
+        let settings = settings.try_into()?;
+        Ok(py.detach(|| self.0.set_account(AccountId(account), settings))?)
+    }
+
+    fn remove_account(&self, py: Python<'_>, account: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.remove_account(AccountId(account)))?)
+    }
+
+    fn set_accepts_calls(&self, py: Python<'_>, accepts: bool) -> PyResult<()> {
+        Ok(py.detach(|| self.0.set_accepts_calls(accepts))?)
+    }
+
+    // --- sessions ----------------------------------------------------------------------------------------------------
+
+    #[allow(clippy::too_many_arguments)]
+    fn connect(
+        &self,
+        py: Python<'_>,
+        account: u64,
+        callee: PyUri,
+        routes: Vec<(String, u16, String)>,
+        audio: bool,
+        chat: bool,
+        extra_headers: Vec<(String, String)>,
+    ) -> PyResult<u64> {
+        let routes = self::routes(routes)?;
+        let call = Connect { account: AccountId(account), callee: callee.0, routes, audio, chat, extra_headers };
+        Ok(py.detach(|| self.0.connect(call))?.0)
+    }
+
+    fn accept(&self, py: Python<'_>, session: u64, audio: bool, chat: bool) -> PyResult<()> {
+        Ok(py.detach(|| self.0.accept(SessionId(session), audio, chat))?)
+    }
+
+    fn reject(&self, py: Python<'_>, session: u64, code: u16, reason: Option<&str>) -> PyResult<()> {
+        Ok(py.detach(|| self.0.reject(SessionId(session), code, reason))?)
+    }
+
+    fn ring(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.ring(SessionId(session)))?)
+    }
+
+    fn end(&self, py: Python<'_>, session: u64, reason: Option<&str>) -> PyResult<()> {
+        Ok(py.detach(|| self.0.end(SessionId(session), reason))?)
+    }
+
+    /// Records into a new file and returns its absolute path.
+    fn start_recording(&self, py: Python<'_>, session: u64, path: PathBuf, stereo: bool) -> PyResult<String> {
+        let layout = if stereo { RecordingLayout::Stereo } else { RecordingLayout::Mix };
+        let path = py.detach(|| self.0.start_recording(SessionId(session), &path, layout))?;
+        Ok(convert::path(&path))
+    }
+
+    fn stop_recording(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.stop_recording(SessionId(session)))?)
+    }
+
+    fn pause_recording(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.pause_recording(SessionId(session)))?)
+    }
+
+    fn resume_recording(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.resume_recording(SessionId(session)))?)
+    }
+
+    fn send_dtmf(&self, py: Python<'_>, session: u64, digit: char) -> PyResult<()> {
+        Ok(py.detach(|| self.0.send_dtmf(SessionId(session), digit))?)
+    }
+
+    /// Pings a peer; returns the number its SIPOptionsDidAnswer carries.
+    fn options(&self, py: Python<'_>, account: u64, uri: PyUri, routes: Vec<(String, u16, String)>) -> PyResult<u64> {
+        let routes = self::routes(routes)?;
+        Ok(py.detach(|| self.0.options(AccountId(account), uri.0, routes))?.0)
+    }
+
+    /// Sessions that are neither new nor over.
+    fn sessions(&self, py: Python<'_>) -> PyResult<Vec<u64>> {
+        Ok(py.detach(|| self.0.sessions())?.into_iter().map(|session| session.0).collect())
+    }
+
+    /// What a session looks like now; `None` once it is forgotten.
+    fn snapshot(&self, py: Python<'_>, session: u64) -> PyResult<Option<PySnapshot>> {
+        Ok(py.detach(|| self.0.snapshot(SessionId(session)))?.map(PySnapshot::new))
+    }
+
+    /// The audio stream of a session; `None` while it has none.
+    fn audio(&self, py: Python<'_>, session: u64) -> Option<PyAudio> {
+        py.detach(|| self.0.audio(SessionId(session))).map(PyAudio)
+    }
+}

@@ -1,0 +1,198 @@
+//! Events as notifications: the one table between [`EventKind`] and Python.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use pyo3::IntoPyObjectExt;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
+
+use super::convert;
+use super::snapshot::PySnapshot;
+use crate::engine::TimedEvent;
+use crate::event::{EventKind, Originator, RequestId, Route, SessionState, Streams};
+use crate::sip::transport::Transport;
+
+/// Each row gives the variant and the keys of its data; the name is "SIP" and the variant. The compiler sees to it that
+/// no variant and no field is forgotten.
+macro_rules! table {
+    ($($variant:ident { $($key:ident),* })*) => {
+        enum Row { $($variant),* }
+
+        const TABLE: &[(&str, &[&str])] =
+            &[$((concat!("SIP", stringify!($variant)), &["timestamp", $(stringify!($key)),*])),*];
+
+        /// The row of an event and the values of its data.
+        fn values<'py>(py: Python<'py>, kind: &EventKind, at: f64) -> PyResult<(Row, Bound<'py, PyTuple>)> {
+            match kind {
+                $(EventKind::$variant { $($key),* } => {
+                    let values: &[Bound<'py, PyAny>] = &[at.value(py)?, $($key.value(py)?),*];
+                    Ok((Row::$variant, PyTuple::new(py, values)?))
+                })*
+            }
+        }
+    };
+}
+
+table! {
+    SessionChangedState { prev_state, state }
+    SessionNewIncoming { streams }
+    SessionNewOutgoing { streams }
+    SessionGotRingIndication {}
+    SessionWillStart {}
+    SessionDidStart {}
+    SessionDidFail { originator, code, reason }
+    SessionWillEnd {}
+    SessionDidEnd { originator, end_reason }
+    SessionGotHoldRequest { originator }
+    SessionGotUnholdRequest { originator }
+    SessionWillStartRecordingAudio { file_name }
+    SessionDidStartRecordingAudio { file_name }
+    SessionWillStopRecordingAudio { file_name }
+    SessionDidStopRecordingAudio { file_name, error }
+    SessionGotNoAudio {}
+    SessionGotDTMF { digit }
+    SessionGotStreamUpdate { streams }
+    SessionDidChangeRoute { route, code, reason }
+    SessionAudioUnderrun { missing_ms }
+    OptionsDidAnswer { request, code, reason, rtt }
+    EngineWillStart {}
+    EngineDidStart {}
+    EngineDidFail { error }
+    EngineWillEnd {}
+    EngineDidEnd {}
+    EngineSIPTrace { received, source, destination, transport, data }
+    EngineGotException { error }
+}
+
+/// What the dispatcher gets: session, name, data, seconds since 1970, snapshot.
+pub type Posted<'py> = (Option<u64>, Bound<'py, PyString>, Bound<'py, PyAny>, f64, Option<PySnapshot>);
+
+/// Turns one event into a notification.
+pub fn notification<'py>(py: Python<'py>, timed: TimedEvent) -> PyResult<Posted<'py>> {
+    static CLASSES: PyOnceLock<Vec<(Py<PyString>, Py<PyType>)>> = PyOnceLock::new();
+    let classes = CLASSES.get_or_try_init(py, || -> PyResult<_> {
+        let all = py.import("sipwire.notification_data")?.getattr("NOTIFICATION_DATA")?;
+        TABLE
+            .iter()
+            .map(|(name, _)| {
+                let class = all.get_item(name)?.cast_into::<PyType>()?;
+                Ok((PyString::intern(py, name).unbind(), class.unbind()))
+            })
+            .collect()
+    })?;
+    let at = convert::epoch(timed.at);
+    let (row, values) = values(py, &timed.event.kind, at)?;
+    let (name, class) = &classes[row as usize];
+    let data = class.bind(py).call1(values)?;
+    Ok((
+        timed.event.session.map(|session| session.0),
+        name.bind(py).clone(),
+        data,
+        at,
+        timed.event.snapshot.map(PySnapshot::new),
+    ))
+}
+
+/// Name → keys of every notification the core makes, in the order its values are given.
+#[pyfunction]
+pub fn notification_table(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let table = PyDict::new(py);
+    for (name, keys) in TABLE {
+        table.set_item(name, keys.to_vec())?;
+    }
+    Ok(table)
+}
+
+/// How a field of an event looks in Python.
+trait Value {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>>;
+}
+
+macro_rules! plain {
+    ($($type:ty),*) => {
+        $(impl Value for $type {
+            fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+                (*self).into_bound_py_any(py)
+            }
+        })*
+    };
+}
+
+plain!(bool, u16, u32, f64, char);
+
+impl Value for Arc<str> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyString::new(py, self).into_any())
+    }
+}
+
+impl Value for PathBuf {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::path(self).into_bound_py_any(py)
+    }
+}
+
+impl Value for Bytes {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyBytes::new(py, self).into_any())
+    }
+}
+
+impl Value for SessionState {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::state(py, *self)
+    }
+}
+
+impl Value for Originator {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let name = match self {
+            Self::Local => pyo3::intern!(py, "local"),
+            Self::Remote => pyo3::intern!(py, "remote"),
+        };
+        Ok(name.clone().into_any())
+    }
+}
+
+impl Value for Streams {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::streams(*self).into_bound_py_any(py)
+    }
+}
+
+impl Value for Route {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::route_object(py, self)
+    }
+}
+
+impl Value for Transport {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.name().into_bound_py_any(py)
+    }
+}
+
+impl Value for SocketAddr {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        convert::address(*self).into_bound_py_any(py)
+    }
+}
+
+impl Value for RequestId {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.into_bound_py_any(py)
+    }
+}
+
+impl<T: Value> Value for Option<T> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match self {
+            Some(value) => value.value(py),
+            None => Ok(py.None().into_bound(py)),
+        }
+    }
+}
