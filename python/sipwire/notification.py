@@ -375,6 +375,10 @@ class NotificationCenter:
     def __repr__(self) -> str:
         return f"NotificationCenter({self.name!r})"
 
+    def _after_fork(self) -> None:
+        self._lock = threading.Lock()  # a thread that is not here may have held the old one
+        self._queue = _Queue()
+
     # --- registration ------------------------------------------------------------------------------------------------
 
     def add_observer(

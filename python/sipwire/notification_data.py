@@ -205,7 +205,7 @@ class SIPSessionAudioUnderrunData(TimestampedData):
     """Silence sent since the last report because Python was late."""
 
 
-class SIPEngineOptionsDidAnswerData(TimestampedData):
+class SIPOptionsDidAnswerData(TimestampedData):
     request: int
     code: int
     reason: str

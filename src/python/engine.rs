@@ -186,6 +186,11 @@ impl PyEngine {
         self.0.wake_events();
     }
 
+    /// Keeps the engine from ever being taken down: for a fork, where its threads do not exist.
+    fn leak(&self) {
+        std::mem::forget(self.0.clone());
+    }
+
     // --- accounts ----------------------------------------------------------------------------------------------------
 
     fn add_account(&self, py: Python<'_>, settings: Settings) -> PyResult<u64> {

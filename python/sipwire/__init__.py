@@ -1,0 +1,74 @@
+"""SIP for Python on a Rust core: calls, audio, recording and named notifications.
+
+Two faces over the same objects: the Middleware API (:class:`Session`, :class:`SessionManager`, observers of a
+:class:`NotificationCenter`) and asyncio (``async with Engine()``, ``account.call``, ``engine.incoming()``).
+"""
+
+from sipwire._core import __version__
+from sipwire.account import Account, AccountManager
+from sipwire.audio import AudioBridge, AudioFrame, AudioStatistics, AudioStream
+from sipwire.configuration import ConfigurationManager, SIPSimpleSettings
+from sipwire.core import SIPURI, Credentials, Route
+from sipwire.engine import Engine
+from sipwire.errors import (
+    CallBusy,
+    CallCancelled,
+    CallDeclined,
+    CallFailed,
+    CallTimeout,
+    EngineError,
+    IllegalStateError,
+    MediaError,
+    RegistrationFailed,
+    SessionStateError,
+    SIPWireError,
+    TransferFailed,
+)
+from sipwire.notification import (
+    Any,
+    IObserver,
+    Notification,
+    NotificationCenter,
+    NotificationData,
+    ObserverWeakrefProxy,
+    UnknownSender,
+)
+from sipwire.session import Session, SessionManager, SessionState
+
+__all__ = [
+    "Account",
+    "AccountManager",
+    "Any",
+    "AudioBridge",
+    "AudioFrame",
+    "AudioStatistics",
+    "AudioStream",
+    "CallBusy",
+    "CallCancelled",
+    "CallDeclined",
+    "CallFailed",
+    "CallTimeout",
+    "ConfigurationManager",
+    "Credentials",
+    "Engine",
+    "EngineError",
+    "IObserver",
+    "IllegalStateError",
+    "MediaError",
+    "Notification",
+    "NotificationCenter",
+    "NotificationData",
+    "ObserverWeakrefProxy",
+    "RegistrationFailed",
+    "Route",
+    "SIPSimpleSettings",
+    "SIPURI",
+    "SIPWireError",
+    "Session",
+    "SessionManager",
+    "SessionState",
+    "SessionStateError",
+    "TransferFailed",
+    "UnknownSender",
+    "__version__",
+]

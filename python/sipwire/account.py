@@ -1,0 +1,385 @@
+"""Accounts: who one is, and how its calls are made."""
+
+from __future__ import annotations
+
+import threading
+import typing as t
+
+from sipwire.core import SIPURI, Route
+from sipwire.errors import CallCancelled, call_failed
+from sipwire.notification import NotificationCenter
+from sipwire.notification_data import (
+    SIPAccountDidActivateData,
+    SIPAccountDidDeactivateData,
+    SIPAccountManagerDidAddAccountData,
+    SIPAccountManagerDidChangeDefaultAccountData,
+    SIPAccountManagerDidRemoveAccountData,
+    TimestampedData,
+)
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from sipwire.engine import Engine
+    from sipwire.session import Session
+
+__all__ = ["Account", "AccountManager", "CallAttempt"]
+
+_CODECS: t.Final = ("opus", "G722", "PCMU", "PCMA")
+
+_END_PATIENCE = 2.0
+"""Seconds leaving the block of a call waits for its end; the core gives up on the peer after one."""
+
+
+class _Group:
+    """A group of settings: known names only, each checked when it is set."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._names())})"
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [name.removeprefix("_") for name in cls.__slots__]
+
+
+class SIPSettings(_Group):
+    """How an account signals."""
+
+    __slots__ = ("_catch_all", "_outbound_proxy")
+
+    def __init__(self) -> None:
+        self._outbound_proxy: Route | None = None
+        self._catch_all = False
+
+    @property
+    def outbound_proxy(self) -> Route | None:
+        """Where all requests go first; a :class:`Route` or its text, ``None`` for the host of the URI called."""
+        return self._outbound_proxy
+
+    @outbound_proxy.setter
+    def outbound_proxy(self, value: Route | str | None) -> None:
+        self._outbound_proxy = Route.parse(value) if isinstance(value, str) else value
+        if self._outbound_proxy is not None and not isinstance(self._outbound_proxy, Route):
+            raise ValueError(f"sip.outbound_proxy={value!r}: not a Route")
+
+    @property
+    def catch_all(self) -> bool:
+        """Takes calls to any user that no other account matches."""
+        return self._catch_all
+
+    @catch_all.setter
+    def catch_all(self, value: bool) -> None:
+        self._catch_all = bool(value)
+
+
+class RTPSettings(_Group):
+    """What the audio of an account is."""
+
+    __slots__ = ("_audio_codec_list", "_srtp_encryption", "_symmetric")
+
+    def __init__(self) -> None:
+        self._srtp_encryption = "optional"
+        self._audio_codec_list: tuple[str, ...] | None = None
+        self._symmetric = True
+
+    @property
+    def srtp_encryption(self) -> str:
+        """ "disabled", "optional" (used when both sides have it) or "mandatory" (calls without it fail)."""
+        return self._srtp_encryption
+
+    @srtp_encryption.setter
+    def srtp_encryption(self, value: str) -> None:
+        if value not in ("disabled", "optional", "mandatory"):
+            raise ValueError(f"rtp.srtp_encryption={value!r}: not disabled, optional or mandatory")
+        self._srtp_encryption = value
+
+    @property
+    def audio_codec_list(self) -> tuple[str, ...] | None:
+        """Codecs in order of preference; ``None``: those of the engine."""
+        return self._audio_codec_list
+
+    @audio_codec_list.setter
+    def audio_codec_list(self, value: Iterable[str] | None) -> None:
+        if value is None:
+            self._audio_codec_list = None
+            return
+        chosen = (value,) if isinstance(value, str) else tuple(value)
+        known = {codec.lower(): codec for codec in _CODECS}
+        unknown = [codec for codec in chosen if not isinstance(codec, str) or codec.lower() not in known]
+        if unknown or not chosen:
+            raise ValueError(f"rtp.audio_codec_list={value!r}: choose from {', '.join(_CODECS)}")
+        self._audio_codec_list = tuple(known[codec.lower()] for codec in chosen)
+
+    @property
+    def symmetric(self) -> bool:
+        """Send to where packets come from rather than to where the SDP says."""
+        return self._symmetric
+
+    @symmetric.setter
+    def symmetric(self, value: bool) -> None:
+        self._symmetric = bool(value)
+
+
+class Account:
+    """An identity at an engine. ``id`` is ``user@domain``, a SIP URI or a :class:`SIPURI`.
+
+    An account whose domain is an IP address needs no registrar: it calls and is called directly. Making an account with
+    the id of another one of the engine replaces that one. Settings in the groups ``sip`` and ``rtp`` hold from
+    :meth:`save` on, for new sessions. Registration is not part of this version.
+
+    Raises :exc:`ValueError` for an id that is no URI.
+    """
+
+    def __init__(
+        self,
+        id: str | SIPURI,
+        password: str | None = None,
+        *,
+        engine: Engine | None = None,
+        display_name: str | None = None,
+        auth_username: str | None = None,
+        register: bool = False,
+    ) -> None:
+        if register:
+            raise ValueError("register=True: this version does not register")
+        if engine is None:
+            from sipwire.engine import Engine
+
+            engine = Engine()
+        if isinstance(id, SIPURI):
+            self.uri = id
+        elif isinstance(id, str):
+            self.uri = SIPURI(id if id.startswith(("sip:", "sips:")) else f"sip:{id}")
+        else:
+            raise TypeError(f"id {id!r} of an Account is neither a str nor a SIPURI")
+        if self.uri.user is None:
+            raise ValueError(f"id {str(id)!r} of an Account has no user: user@domain")
+        self.engine = engine
+        self.password = password
+        self.display_name = display_name
+        self.auth_username = auth_username
+        self.sip = SIPSettings()
+        self.rtp = RTPSettings()
+        self._number: int | None = None
+        engine._add_account(self)
+        AccountManager()._added(self)
+
+    @property
+    def id(self) -> str:
+        """``user@domain``, with the port where the URI has one."""
+        host = f"[{self.uri.host}]" if ":" in self.uri.host else self.uri.host
+        port = "" if self.uri.port is None else f":{self.uri.port}"
+        return f"{self.uri.user}@{host}{port}"
+
+    @property
+    def enabled(self) -> bool:
+        """Belongs to its engine: false once removed or replaced."""
+        return self.engine._accounts.get(self.id) is self
+
+    @property
+    def contact(self) -> SIPURI:
+        """Where this account is called directly; raises :exc:`EngineError` when the engine does not run."""
+        return self.engine.sip_uri(self.uri.user or "")
+
+    def save(self) -> None:
+        """Lets changed settings take effect, for new sessions."""
+        core = self.engine._core
+        if core is not None and self._number is not None:
+            core.set_account(self._number, self._core_settings())
+
+    def delete(self) -> None:
+        """Takes the account away from its engine; its sessions go on."""
+        if self.enabled:
+            self.engine.remove_account(self)
+            AccountManager()._removed(self)
+
+    def _core_settings(self) -> dict[str, t.Any]:
+        proxy = self.sip.outbound_proxy
+        codecs = self.rtp.audio_codec_list
+        return {
+            "uri": self.uri,
+            "display_name": self.display_name,
+            "catch_all": self.sip.catch_all,
+            "outbound_proxy": None if proxy is None else (proxy.address, proxy.port, proxy.transport),
+            "srtp_encryption": self.rtp.srtp_encryption,
+            "audio_codec_list": None if codecs is None else list(codecs),
+            "symmetric": self.rtp.symmetric,
+        }
+
+    def call(
+        self,
+        uri: SIPURI | str,
+        audio: bool = True,
+        chat: bool = False,
+        routes: Sequence[Route] | None = None,
+        *,
+        extra_headers: Sequence[tuple[str, str]] = (),
+    ) -> CallAttempt:
+        """Calls in an ``async with`` block: entering it waits for the answer, leaving it ends the call.
+
+        Without ``routes`` the call goes to the outbound proxy, or where the URI itself points. Entering raises
+        :exc:`CallFailed` (:exc:`CallBusy`, :exc:`CallDeclined`, :exc:`CallTimeout`, :exc:`CallCancelled`).
+        """
+        uri = uri if isinstance(uri, SIPURI) else SIPURI(uri)
+        return CallAttempt(self, uri, audio, chat, routes_for(self, uri, routes), extra_headers)
+
+    def __repr__(self) -> str:
+        return f"Account({self.id!r})"
+
+
+def routes_for(account: Account, uri: SIPURI, routes: Sequence[Route] | None) -> list[Route]:
+    """The routes given, or the account's proxy, or where the URI points."""
+    if routes is not None:
+        return list(routes)
+    proxy = account.sip.outbound_proxy
+    return [Route.for_uri(uri) if proxy is None else proxy]
+
+
+class CallAttempt:
+    """A call as an ``async with`` block; made by :meth:`Account.call`."""
+
+    def __init__(
+        self,
+        account: Account,
+        uri: SIPURI,
+        audio: bool,
+        chat: bool,
+        routes: list[Route],
+        extra_headers: Sequence[tuple[str, str]],
+    ) -> None:
+        from sipwire.session import Session
+
+        self.session = Session(account)
+        self._arguments = (uri, routes, audio, chat, extra_headers)
+
+    async def __aenter__(self) -> Session:
+        session = self.session
+        try:
+            async with session.notifications() as inbox:  # listening before the first packet leaves
+                session.connect(*self._arguments)
+                async for notification in inbox:
+                    if notification.name == "SIPSessionDidStart":
+                        return session
+                    if notification.name == "SIPSessionDidFail":
+                        raise call_failed(notification.data.code, notification.data.reason)
+        except BaseException:
+            session.end()  # cancelled while it rang: the peer is told
+            raise
+        raise CallCancelled(487, "ended before it was answered")
+
+    async def __aexit__(self, *exception: object) -> None:
+        import asyncio
+
+        async with self.session.notifications() as inbox:
+            self.session.end()
+            try:
+                async with asyncio.timeout(_END_PATIENCE):
+                    async for _ in inbox:
+                        pass
+            except TimeoutError:  # a handler holds the notifications up; the call itself is ending
+                pass
+
+
+class AccountManager:
+    """The accounts of the default engine. Always the same object."""
+
+    _instance: t.ClassVar[AccountManager | None] = None
+    _creating: t.ClassVar[threading.Lock] = threading.Lock()
+
+    _default: str | None
+    _started: bool
+
+    def __new__(cls) -> AccountManager:
+        with cls._creating:
+            if cls._instance is None:
+                cls._instance = super().__new__(cls)
+                cls._instance._default = None
+                cls._instance._started = False
+            return cls._instance
+
+    def start(self) -> None:
+        """Makes the accounts of the configuration; posts SIPAccountDidActivate for each account."""
+        if self._started:
+            return
+        from sipwire.configuration import ConfigurationManager
+
+        self._started = True
+        configuration = ConfigurationManager()
+        for id, settings in configuration.accounts().items():
+            if self.get_account(id) is None:
+                account = Account(id, settings.get("password"), display_name=settings.get("display_name"))
+                account.sip.outbound_proxy = settings.get("outbound_proxy")
+        default = configuration.get("default_account", None)
+        if isinstance(default, str):
+            self._default = default
+        for account in self.get_accounts():
+            _post("SIPAccountDidActivate", account, SIPAccountDidActivateData(timestamp=_now()))
+
+    def stop(self) -> None:
+        """Posts SIPAccountDidDeactivate for each account."""
+        if self._started:
+            self._started = False
+            for account in self.get_accounts():
+                _post("SIPAccountDidDeactivate", account, SIPAccountDidDeactivateData(timestamp=_now()))
+
+    def get_accounts(self) -> list[Account]:
+        from sipwire.engine import Engine
+
+        return Engine().accounts
+
+    def get_account(self, id: str) -> Account | None:
+        """The account with this id; ``None`` when there is none."""
+        return next((account for account in self.get_accounts() if account.id == id), None)
+
+    def find_account(self, uri: SIPURI | str) -> Account | None:
+        """The account a call to this URI is for; ``None`` when there is none."""
+        uri = uri if isinstance(uri, SIPURI) else SIPURI(uri)
+        accounts = self.get_accounts()
+        for account in accounts:
+            if account.uri.user == uri.user and account.uri.host.lower() == uri.host.lower():
+                return account
+        same_user = [account for account in accounts if account.uri.user == uri.user]
+        catch_all = [account for account in accounts if account.sip.catch_all]
+        return next(iter(same_user + catch_all), None)
+
+    @property
+    def default_account(self) -> Account:
+        """The one chosen, else the first; one for direct calls is made when there is none and the engine runs."""
+        account = None if self._default is None else self.get_account(self._default)
+        if account is None:
+            account = next(iter(self.get_accounts()), None)
+        if account is None:
+            from sipwire.engine import Engine
+
+            account = Account(Engine().sip_uri("sipwire"))
+        return account
+
+    @default_account.setter
+    def default_account(self, account: Account) -> None:
+        if not account.enabled:
+            raise ValueError(f"account {account.id!r} does not belong to its engine any more")
+        old = None if self._default is None else self.get_account(self._default)
+        self._default = account.id
+        if old is not account:
+            data = SIPAccountManagerDidChangeDefaultAccountData(timestamp=_now(), old_account=old, account=account)
+            _post("SIPAccountManagerDidChangeDefaultAccount", self, data)
+
+    def _added(self, account: Account) -> None:
+        data = SIPAccountManagerDidAddAccountData(timestamp=_now(), account=account)
+        _post("SIPAccountManagerDidAddAccount", self, data)
+
+    def _removed(self, account: Account) -> None:
+        data = SIPAccountManagerDidRemoveAccountData(timestamp=_now(), account=account)
+        _post("SIPAccountManagerDidRemoveAccount", self, data)
+
+
+def _now() -> t.Any:
+    import datetime
+
+    return datetime.datetime.now().astimezone()
+
+
+def _post(name: str, sender: object, data: TimestampedData) -> None:
+    NotificationCenter().post_notification(name, sender, data)

@@ -1,0 +1,498 @@
+"""The engine: starts and stops the core, and delivers what it reports."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import threading
+import time
+import typing as t
+from collections import deque
+
+from sipwire import _core
+from sipwire.core import SIPURI, Route
+from sipwire.errors import EngineError
+from sipwire.notification import Notification, NotificationCenter, NotificationStream, viewing
+from sipwire.notification_data import (
+    SIPEngineDidFailData,
+    SIPEngineWillStartData,
+    SIPOptionsDidAnswerData,
+    TimestampedData,
+)
+
+if t.TYPE_CHECKING:
+    import concurrent.futures
+    from collections.abc import AsyncIterator, Generator, Sequence
+
+    from sipwire.account import Account
+    from sipwire.session import Session
+
+__all__ = ["Engine", "OptionsAnswer", "OptionsRequest"]
+
+_BATCH = 1000
+"""Notifications taken from the core at once: enough to make taking cheap, few enough to start delivering soon."""
+
+_EXIT_PATIENCE = 2.0
+"""Seconds the end of the program waits for BYE and recordings, all engines together."""
+
+_LATER: t.Final = {
+    "tls_port": None,
+    "ws_port": None,
+    "wss_port": None,
+    "tls_certificate": None,
+    "tls_private_key": None,
+    "tls_ca": None,
+    "tls_verify": True,
+    "nameservers": None,
+}
+"""Options whose feature this version does not have, with the only value they can have."""
+
+
+class OptionsAnswer(t.NamedTuple):
+    """What came back for an OPTIONS: a final code (408 when nothing came), its reason, the round trip in seconds."""
+
+    code: int
+    reason: str
+    rtt: float | None
+
+
+class OptionsRequest:
+    """An OPTIONS on its way: ``await`` it, or :meth:`wait` for it."""
+
+    def __init__(self) -> None:
+        import concurrent.futures
+
+        self._future: concurrent.futures.Future[OptionsAnswer] = concurrent.futures.Future()
+
+    def wait(self, timeout: float | None = None) -> OptionsAnswer:
+        """Blocks until the answer is there; raises :exc:`TimeoutError` after ``timeout`` seconds."""
+        return self._future.result(timeout)
+
+    def __await__(self) -> Generator[t.Any, None, OptionsAnswer]:
+        import asyncio
+
+        return asyncio.wrap_future(self._future).__await__()
+
+
+class Engine:
+    """The protocol threads of one name: ``Engine()`` is the same object everywhere, ``Engine("second")`` another.
+
+    Can be started again after it was stopped. Every method may be called in any thread and in any handler. Options may
+    be given here for :meth:`run` and ``async with``, or to :meth:`start`.
+    """
+
+    _engines: t.ClassVar[dict[str, Engine]] = {}
+    _creating: t.ClassVar[threading.Lock] = threading.Lock()
+
+    name: str
+
+    def __new__(cls, name: str = "default", **options: t.Any) -> Engine:
+        if not isinstance(name, str):
+            raise TypeError(f"name {name!r} of an Engine is not a str")
+        with cls._creating:
+            engine = cls._engines.get(name)
+            if engine is None:
+                engine = super().__new__(cls)
+                engine._prepare(name)
+                cls._engines[name] = engine
+        if options:
+            engine._options = options
+        return engine
+
+    def _prepare(self, name: str) -> None:
+        self.name = name
+        self._options: dict[str, t.Any] = {}
+        self._core: _core.Engine | None = None
+        self._dispatcher: threading.Thread | None = None
+        self._recordings_directory = "."
+        self._forked_from: int | None = None
+        self._accounts: dict[str, Account] = {}
+        self._account_numbers: dict[int, Account] = {}
+        self._sessions: dict[int, Session] = {}
+        self._requests: dict[int, OptionsRequest] = {}
+        self._posted: deque[tuple[Session, str, TimestampedData]] = deque()
+        self._make_locks()
+
+    def _make_locks(self) -> None:
+        # Held while a new session or request gets its number from the core, so that the dispatcher meets no number
+        # before its object. The core never waits for Python, so holding it is short.
+        self._binding = threading.Lock()
+        self._starting = threading.Lock()
+        self._ended = threading.Event()
+        self._ended.set()
+
+    def __repr__(self) -> str:
+        return f"<Engine {self.name!r} {'running' if self.is_running else 'stopped'}>"
+
+    # --- start and stop ----------------------------------------------------------------------------------------------
+
+    def start(self, **options: t.Any) -> None:
+        """Binds the sockets and starts the threads; both are ready on return.
+
+        Posts SIPEngineWillStart and SIPEngineDidStart, or SIPEngineDidFail(error). The options are those of the guide:
+        ``local_ip``, ``advertised_ip``, ``udp_port``, ``tcp_port``, ``user_agent``, ``rtp_port_range``,
+        ``audio_device``, ``codecs``, ``media_threads``, ``recordings_directory``, ``max_sessions``, ``invite_rate``,
+        ``invite_rate_per_source``, ``trace_sip``, ``trace_rtp``, ``auto_ring``.
+
+        Raises :exc:`EngineError` naming the option or socket at fault with its value.
+        """
+        with self._starting:
+            if self.is_running:
+                raise EngineError(f"engine {self.name!r} is running already")
+            if threading.current_thread() is self._dispatcher:
+                raise EngineError(f"engine {self.name!r} is still stopping: start it from another thread")
+            self._ended.wait()  # an asynchronous stop that is not through yet
+            options = {**self._options, **options}
+            try:
+                self._start(options)
+            except EngineError as error:
+                center = NotificationCenter()
+                center.post_notification("SIPEngineWillStart", self, SIPEngineWillStartData(timestamp=_now()))
+                data = SIPEngineDidFailData(timestamp=_now(), error=str(error))
+                center.post_notification("SIPEngineDidFail", self, data)
+                raise
+        _catch_sigterm()
+
+    def _start(self, options: dict[str, t.Any]) -> None:
+        for name, only in _LATER.items():
+            if options.pop(name, only) != only:
+                raise EngineError(f"{name}: this version does not have it yet")
+        directory = options.pop("recordings_directory", ".")
+        if not isinstance(directory, (str, os.PathLike)):
+            raise EngineError(f"recordings_directory={directory!r}: not a path")
+        from sipwire.session import SessionManager
+
+        core = _core.Engine(**options)
+        self._recordings_directory = os.fspath(directory)
+        self._forked_from = None
+        self._core = core
+        self._ended.clear()
+        for account in self._accounts.values():
+            self._activate(account)
+        if SessionManager.exists():
+            core.set_accepts_calls(True)
+        self._dispatcher = threading.Thread(
+            target=self._dispatch, args=(core,), name=f"sipwire-{self.name}", daemon=True
+        )
+        self._dispatcher.start()
+
+    def start_cfg(self, **overrides: t.Any) -> None:
+        """Starts with the options of :class:`~sipwire.configuration.SIPSimpleSettings`, changed by ``overrides``."""
+        from sipwire.configuration import SIPSimpleSettings
+
+        self.start(**{**SIPSimpleSettings().engine_options(), **overrides})
+
+    def stop(self, timeout: float = 2.0) -> None:
+        """Ends all sessions (BYE or CANCEL is sent), closes recordings and joins the threads.
+
+        Posts SIPEngineWillEnd, what the sessions post, and SIPEngineDidEnd; on return all that is delivered, unless a
+        handler takes longer than ``timeout``. In a handler of the engine it returns at once and the rest happens
+        behind it. Does nothing when the engine does not run.
+        """
+        core = self._core
+        if core is None:
+            return
+        if threading.current_thread() is self._dispatcher:
+            threading.Thread(target=core.stop, args=(timeout,), name=f"sipwire-{self.name}-stop", daemon=True).start()
+            return
+        deadline = time.monotonic() + timeout
+        core.stop(timeout)
+        self._ended.wait(max(0.1, deadline - time.monotonic()))
+
+    def run(self) -> None:
+        """Starts the engine if it does not run, and blocks until it is stopped or Ctrl-C is pressed."""
+        if not self.is_running:
+            self.start()
+        try:
+            while not self._ended.wait(3600.0):
+                pass
+        except KeyboardInterrupt:
+            self.stop()
+
+    async def __aenter__(self) -> t.Self:
+        import asyncio
+
+        if not self.is_running:
+            await asyncio.to_thread(self.start)
+            _catch_sigterm()
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        import asyncio
+
+        await asyncio.shield(asyncio.to_thread(self.stop))
+
+    @property
+    def is_running(self) -> bool:
+        core = self._core
+        return core is not None and core.is_running
+
+    def _running(self) -> _core.Engine:
+        """The core, or an error that says why there is none."""
+        core = self._core
+        if core is None:
+            if self._forked_from is not None:
+                raise EngineError(
+                    f"engine {self.name!r} runs in process {self._forked_from}, of which process {os.getpid()} is a fork:"
+                    " start one here"
+                )
+            raise EngineError(f"engine {self.name!r} is not running")
+        return core
+
+    # --- what there is -----------------------------------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Where the engine can be reached: transport → (host, port). Empty when it does not run."""
+        core = self._core
+        return {} if core is None else core.addresses()
+
+    def stats(self) -> _core.EngineStats:
+        """Counters of every queue, limit and transport; raises :exc:`EngineError` when the engine does not run."""
+        return self._running().stats()
+
+    @property
+    def accounts(self) -> list[Account]:
+        return list(self._accounts.values())
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions that are neither new nor over."""
+        with self._binding:
+            sessions = list(self._sessions.values())
+        return [session for session in sessions if session.state not in ("NULL", "TERMINATED")]
+
+    @property
+    def recordings_directory(self) -> str:
+        return self._recordings_directory
+
+    def sip_uri(self, user: str, transport: str | None = None) -> SIPURI:
+        """The URI under which an account without a registrar is called at this engine."""
+        addresses = self.addresses
+        if not addresses:
+            raise EngineError(f"engine {self.name!r} is not running")
+        if transport is None:
+            transport = next(iter(addresses))
+        if transport not in addresses:
+            raise EngineError(f"engine {self.name!r} does not listen on {transport!r}")
+        host, port = addresses[transport]
+        parameters = {} if transport == "udp" else {"transport": transport}
+        return SIPURI(user=user, host=host, port=port, parameters=parameters)
+
+    # --- accounts ----------------------------------------------------------------------------------------------------
+
+    async def add_account(self, id: str | SIPURI, password: str | None = None, **settings: t.Any) -> Account:
+        """A new account of this engine; takes what :class:`~sipwire.account.Account` takes."""
+        from sipwire.account import Account
+
+        return Account(id, password, engine=self, **settings)
+
+    def remove_account(self, account: Account) -> None:
+        """Takes the account away; its sessions go on. Does nothing when it is not there."""
+        if self._accounts.get(account.id) is account:
+            del self._accounts[account.id]
+            self._deactivate(account)
+
+    def _add_account(self, account: Account) -> None:
+        old = self._accounts.get(account.id)
+        if old is not None:
+            self.remove_account(old)
+        self._accounts[account.id] = account
+        if self._core is not None:
+            self._activate(account)
+
+    def _activate(self, account: Account) -> None:
+        core = self._running()
+        with self._binding:
+            number = core.add_account(account._core_settings())
+            self._account_numbers[number] = account
+            account._number = number
+
+    def _deactivate(self, account: Account) -> None:
+        core, number = self._core, account._number
+        account._number = None
+        if core is not None and number is not None and core.is_running:
+            core.remove_account(number)
+
+    def _account_number(self, account: Account) -> int:
+        self._running()
+        if account._number is None:
+            raise EngineError(f"account {account.id!r} was removed from engine {self.name!r}")
+        return account._number
+
+    # --- requests outside sessions -----------------------------------------------------------------------------------
+
+    def options(
+        self, uri: SIPURI | str, *, account: Account | None = None, routes: Sequence[Route] | None = None
+    ) -> OptionsRequest:
+        """Asks a peer what it can do; ``await`` the result or ``wait()`` for it.
+
+        Posts SIPOptionsDidAnswer(request, code, reason, rtt) when it is there.
+        """
+        from sipwire.account import Account, routes_for
+
+        core = self._running()
+        uri = uri if isinstance(uri, SIPURI) else SIPURI(uri)
+        if account is None:
+            account = next(iter(self._accounts.values()), None) or Account(self.sip_uri("sipwire"), engine=self)
+        number = self._account_number(account)
+        chosen = [(route.address, route.port, route.transport) for route in routes_for(account, uri, routes)]
+        request = OptionsRequest()
+        with self._binding:
+            self._requests[core.options(number, uri, chosen)] = request
+        return request
+
+    async def incoming(self) -> AsyncIterator[Session]:
+        """The sessions that come in from now on, each in state INCOMING (or further, if something was done already)."""
+        from sipwire.session import SessionManager
+
+        stream = NotificationStream(NotificationCenter(), (("SIPSessionNewIncoming", _any()), ("SIPEngineDidEnd", self)))
+        SessionManager()
+        async with stream:
+            async for notification in stream:
+                if notification.name == "SIPEngineDidEnd":
+                    return
+                if notification.sender.engine is self:
+                    yield notification.sender
+
+    # --- delivery ----------------------------------------------------------------------------------------------------
+
+    def _post(self, session: Session, name: str, data: TimestampedData) -> None:
+        """Lets the dispatcher post something behind what it has already taken."""
+        self._posted.append((session, name, data))
+        core = self._core
+        if core is not None:
+            core.wake_events()
+
+    def _dispatch(self, core: _core.Engine) -> None:
+        center = NotificationCenter()
+        try:
+            while True:
+                events = core.next_events(_BATCH, 60.0)
+                for number, name, data, timestamp, snapshot in events:
+                    notification = Notification(name, self, data)
+                    notification.timestamp = timestamp
+                    if number is None:
+                        if name == "SIPOptionsDidAnswer":
+                            self._answered(data)
+                        self._deliver(center, notification)
+                    else:
+                        session = self._session(number, snapshot)
+                        if session is not None:
+                            notification.sender = session
+                            notification._snapshot = snapshot
+                            session._heard(notification)
+                            self._deliver(center, notification)
+                            if name == "SIPSessionDidEnd":
+                                self._forget(number)
+                while self._posted:
+                    session, name, data = self._posted.popleft()
+                    notification = Notification(name, session, data)
+                    session._heard(notification)
+                    self._deliver(center, notification)
+                if not events and not core.is_running:
+                    break
+        finally:
+            self._over(core)
+
+    @staticmethod
+    def _deliver(center: NotificationCenter, notification: Notification) -> None:
+        viewing.sender, viewing.snapshot = notification.sender, notification._snapshot
+        try:
+            center.deliver(notification)
+        except BaseException:  # logged by the center; SystemExit of a handler ends neither the engine nor this thread
+            pass
+        finally:
+            viewing.sender = viewing.snapshot = None
+
+    def _session(self, number: int, snapshot: _core.Snapshot | None) -> Session | None:
+        with self._binding:
+            session = self._sessions.get(number)
+            if session is None and snapshot is not None and snapshot.account is not None:
+                account = self._account_numbers.get(snapshot.account)
+                if account is not None:
+                    from sipwire.session import Session
+
+                    session = self._sessions[number] = Session._arrived(account, self, number, snapshot)
+        return session
+
+    def _forget(self, number: int) -> None:
+        with self._binding:
+            self._sessions.pop(number, None)
+
+    def _answered(self, data: SIPOptionsDidAnswerData) -> None:
+        with self._binding:
+            request = self._requests.pop(data.request, None)
+        if request is not None:
+            request._future.set_result(OptionsAnswer(data.code, data.reason, data.rtt))
+
+    def _over(self, core: _core.Engine) -> None:
+        """The core has ended and everything it said was delivered."""
+        with self._binding:
+            requests, self._requests = self._requests, {}
+            self._sessions.clear()
+            self._account_numbers.clear()
+            for account in self._accounts.values():
+                account._number = None
+            if self._core is core:
+                self._core = None
+            self._dispatcher = None
+        for request in requests.values():
+            if not request._future.done():
+                request._future.set_exception(EngineError(f"engine {self.name!r} was stopped"))
+        self._ended.set()
+
+
+def _now() -> t.Any:
+    import datetime
+
+    return datetime.datetime.now().astimezone()
+
+
+def _any() -> t.Any:
+    from sipwire.notification import Any
+
+    return Any
+
+
+# --- the end of the process, and its forks ---------------------------------------------------------------------------
+
+
+def _at_exit() -> None:
+    """Ends calls and closes recordings of engines that still run when the program ends."""
+    deadline = time.monotonic() + _EXIT_PATIENCE
+    for engine in list(Engine._engines.values()):
+        if engine._core is not None:
+            engine.stop(max(0.2, deadline - time.monotonic()))
+
+
+def _on_sigterm(number: int, frame: object) -> t.NoReturn:
+    raise SystemExit(128 + number)
+
+
+def _catch_sigterm() -> None:
+    """Makes SIGTERM end the program like ``sys.exit``, so that calls end; only where nobody else cares for it."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _after_fork() -> None:
+    """In the child: the threads and the sockets are the parent's."""
+    NotificationCenter._creating = threading.Lock()
+    Engine._creating = threading.Lock()
+    for center in NotificationCenter._centers.values():
+        center._after_fork()
+    for engine in Engine._engines.values():
+        core = engine._core
+        engine._make_locks()
+        if core is not None:
+            core.leak()  # dropping it here would wait for threads that this process does not have
+            engine._forked_from = os.getppid()
+            engine._core = engine._dispatcher = None
+            engine._sessions.clear()
+            engine._account_numbers.clear()
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_after_fork)

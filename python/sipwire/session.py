@@ -1,0 +1,584 @@
+"""Sessions: calls made and taken, their attributes and what can be done with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+import typing as t
+from collections import deque
+
+from sipwire.core import SIPURI, Route
+from sipwire.errors import EngineError, MediaError, SessionStateError, SIPWireError, UnknownSession, call_failed
+from sipwire.notification import Any, Notification, NotificationCenter, NotificationStream, viewing
+from sipwire.notification_data import SessionState, SIPSessionDidStopRecordingAudioData
+
+if t.TYPE_CHECKING:
+    import datetime
+    from collections.abc import Callable, Iterable, Sequence
+
+    from sipwire import _core
+    from sipwire.account import Account
+    from sipwire.audio import AudioStream
+    from sipwire.engine import Engine
+
+__all__ = ["Session", "SessionManager", "SessionState"]
+
+_DTMF_DIGITS = frozenset("0123456789*#ABCD")
+
+_DIGITS_KEPT = 64
+"""Digits that wait for :meth:`AudioStream.collect_digits`: more than anybody types ahead."""
+
+_NAME_LIMIT = 120
+"""Bytes of a default recording name, far below what file systems take."""
+
+_ONCE = frozenset(
+    {
+        "SIPSessionNewIncoming",
+        "SIPSessionNewOutgoing",
+        "SIPSessionWillStart",
+        "SIPSessionDidStart",
+        "SIPSessionDidFail",
+        "SIPSessionWillEnd",
+        "SIPSessionDidEnd",
+    }
+)
+"""Notifications a session posts once at most: waiting for one that was there is over at once."""
+
+
+class Session:
+    """One call, made with :meth:`connect` or taken from SIPSessionNewIncoming.
+
+    Every method may be called in any thread and in any handler. While a handler runs, the attributes of the sender are
+    those right after the event it is told; everywhere else they are the present ones. A method called in the wrong state
+    raises :exc:`SessionStateError` at once and changes nothing.
+    """
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self.engine: Engine = account.engine
+        self._core: _core.Engine | None = None
+        self._number: int | None = None
+        self._last: _core.Snapshot | None = None
+        self._seen: dict[str, Notification] = {}
+        self._digits: deque[str] = deque(maxlen=_DIGITS_KEPT)
+        self._audio: AudioStream | None = None
+
+    @classmethod
+    def _arrived(cls, account: Account, engine: Engine, number: int, snapshot: _core.Snapshot) -> Session:
+        session = cls(account)
+        session.engine = engine
+        session._core, session._number, session._last = engine._core, number, snapshot
+        return session
+
+    def _heard(self, notification: Notification) -> None:
+        """Takes in what is about to be delivered."""
+        snapshot = notification._snapshot
+        if snapshot is not None:
+            self._last = snapshot
+        if notification.name in _ONCE:
+            self._seen[notification.name] = notification
+        elif notification.name == "SIPSessionGotDTMF":
+            self._digits.append(notification.data.digit)
+
+    def _view(self) -> _core.Snapshot | None:
+        """What the attributes are read from; ``None`` before the session exists."""
+        if viewing.sender is self and viewing.snapshot is not None:
+            return t.cast("_core.Snapshot", viewing.snapshot)
+        core, number = self._core, self._number
+        if core is None or number is None or "SIPSessionDidEnd" in self._seen or core is not self.engine._core:
+            return self._last
+        return core.snapshot(number) or self._last
+
+    def __repr__(self) -> str:
+        view = self._last
+        if view is None:
+            return f"<Session of {self.account.id!r}, {self.state.value}>"
+        return f"<Session {self._number} {view.direction} {view.remote_uri} {view.state.value}>"
+
+    # --- attributes --------------------------------------------------------------------------------------------------
+
+    @property
+    def id(self) -> int | None:
+        """A number no other session of the engine has; ``None`` in NULL."""
+        return self._number
+
+    @property
+    def state(self) -> SessionState:
+        view = self._view()
+        return SessionState.NULL if view is None else view.state
+
+    @property
+    def direction(self) -> t.Literal["incoming", "outgoing"] | None:
+        view = self._view()
+        return None if view is None else view.direction
+
+    @property
+    def start_time(self) -> datetime.datetime | None:
+        """When the final response came or left: aware, local."""
+        view = self._view()
+        return None if view is None else _datetime(view.start_time)
+
+    @property
+    def stop_time(self) -> datetime.datetime | None:
+        """When the session ended; ``None`` also when it never started."""
+        view = self._view()
+        return None if view is None else _datetime(view.stop_time)
+
+    @property
+    def on_hold_by_local(self) -> bool:
+        view = self._view()
+        return False if view is None else view.on_hold_by_local
+
+    @property
+    def on_hold_by_remote(self) -> bool:
+        view = self._view()
+        return False if view is None else view.on_hold_by_remote
+
+    @property
+    def on_hold(self) -> bool:
+        view = self._view()
+        return False if view is None else view.on_hold_by_local or view.on_hold_by_remote
+
+    @property
+    def remote_user_agent(self) -> str | None:
+        view = self._view()
+        return None if view is None else view.remote_user_agent
+
+    @property
+    def local_uri(self) -> SIPURI | None:
+        view = self._view()
+        return None if view is None else view.local_uri
+
+    @property
+    def remote_uri(self) -> SIPURI | None:
+        view = self._view()
+        return None if view is None else view.remote_uri
+
+    @property
+    def caller_uri(self) -> SIPURI | None:
+        view = self._view()
+        if view is None:
+            return None
+        return view.local_uri if view.direction == "outgoing" else view.remote_uri
+
+    @property
+    def callee_uri(self) -> SIPURI | None:
+        view = self._view()
+        if view is None:
+            return None
+        return view.remote_uri if view.direction == "outgoing" else view.local_uri
+
+    @property
+    def route(self) -> Route | None:
+        """The route in use; ``None`` for incoming sessions."""
+        view = self._view()
+        return None if view is None else view.route
+
+    @property
+    def audio_transport(self) -> AudioStream | None:
+        """The audio stream from before the INVITE leaves."""
+        view = self._view()
+        return self._stream() if view is not None and view.has_audio_transport else None
+
+    @property
+    def audio(self) -> AudioStream | None:
+        """The audio stream while it runs, and after the call for its statistics."""
+        core, number = self._core, self._number
+        if self._audio is not None or core is None or number is None:
+            return self._audio
+        return self._stream() if core.audio(number) is not None else None
+
+    def _stream(self) -> AudioStream:
+        if self._audio is None:
+            from sipwire.audio import AudioStream
+
+            self._audio = AudioStream(self)
+        return self._audio
+
+    @property
+    def has_audio(self) -> bool:
+        view = self._view()
+        return False if view is None else view.has_audio
+
+    @property
+    def audio_sample_rate(self) -> int | None:
+        view = self._view()
+        return None if view is None else view.audio_sample_rate
+
+    @property
+    def audio_codec(self) -> str | None:
+        view = self._view()
+        return None if view is None else view.audio_codec
+
+    @property
+    def audio_srtp_active(self) -> bool:
+        view = self._view()
+        return False if view is None else view.audio_srtp_suite is not None
+
+    @property
+    def audio_local_rtp_address(self) -> str | None:
+        view = self._view()
+        return None if view is None or view.audio_local_rtp is None else view.audio_local_rtp[0]
+
+    @property
+    def audio_local_rtp_port(self) -> int | None:
+        view = self._view()
+        return None if view is None or view.audio_local_rtp is None else view.audio_local_rtp[1]
+
+    @property
+    def audio_remote_rtp_address_sdp(self) -> str | None:
+        view = self._view()
+        return None if view is None or view.audio_remote_rtp_sdp is None else view.audio_remote_rtp_sdp[0]
+
+    @property
+    def audio_remote_rtp_port_sdp(self) -> int | None:
+        view = self._view()
+        return None if view is None or view.audio_remote_rtp_sdp is None else view.audio_remote_rtp_sdp[1]
+
+    @property
+    def audio_remote_rtp_address_received(self) -> str | None:
+        view = self._view()
+        return None if view is None or view.audio_remote_rtp_received is None else view.audio_remote_rtp_received[0]
+
+    @property
+    def audio_remote_rtp_port_received(self) -> int | None:
+        view = self._view()
+        return None if view is None or view.audio_remote_rtp_received is None else view.audio_remote_rtp_received[1]
+
+    @property
+    def audio_was_received(self) -> bool:
+        view = self._view()
+        return view is not None and view.has_audio and view.audio_remote_rtp_received is not None
+
+    @property
+    def audio_recording_file_name(self) -> str | None:
+        """The full path while recording."""
+        view = self._view()
+        return None if view is None else view.audio_recording_file_name
+
+    @property
+    def chat_transport(self) -> None:
+        """This version has no chat."""
+        return None
+
+    @property
+    def has_chat(self) -> bool:
+        view = self._view()
+        return False if view is None else view.has_chat
+
+    @property
+    def proposed_streams(self) -> list[str]:
+        """What is proposed in PROPOSING and PROPOSED; empty otherwise."""
+        view = self._view()
+        return [] if view is None else view.proposed_streams
+
+    @property
+    def proposed_audio(self) -> bool:
+        return "audio" in self.proposed_streams
+
+    @property
+    def proposed_chat(self) -> bool:
+        return "chat" in self.proposed_streams
+
+    @property
+    def call_id(self) -> str | None:
+        view = self._view()
+        return None if view is None else view.call_id
+
+    @property
+    def local_sdp(self) -> str | None:
+        view = self._view()
+        return None if view is None else view.local_sdp
+
+    @property
+    def remote_sdp(self) -> str | None:
+        view = self._view()
+        return None if view is None else view.remote_sdp
+
+    @property
+    def remote_display_name(self) -> str | None:
+        view = self._view()
+        return None if view is None else view.remote_display_name
+
+    @property
+    def request_headers(self) -> list[tuple[str, str]]:
+        """The headers of the INVITE, in order, as they were."""
+        view = self._view()
+        return [] if view is None or view.request_headers is None else view.request_headers
+
+    @property
+    def response_headers(self) -> list[tuple[str, str]]:
+        """The headers of the last response to the INVITE, in order."""
+        view = self._view()
+        return [] if view is None or view.response_headers is None else view.response_headers
+
+    @property
+    def end_reason(self) -> str | None:
+        """Why the session ended, where somebody said so."""
+        view = self._view()
+        return None if view is None else view.end_reason
+
+    @property
+    def failure(self) -> tuple[int, str] | None:
+        """Code and reason of SIPSessionDidFail."""
+        view = self._view()
+        return None if view is None else view.failure
+
+    @property
+    def peer_address(self) -> tuple[str, int] | None:
+        """Where SIP messages of the peer come from: (host, port)."""
+        view = self._view()
+        return None if view is None else view.peer_address
+
+    @property
+    def transport(self) -> str | None:
+        view = self._view()
+        return None if view is None else view.transport
+
+    # --- verbs -------------------------------------------------------------------------------------------------------
+
+    def connect(
+        self,
+        callee_uri: SIPURI | str,
+        routes: Iterable[Route],
+        audio: bool = False,
+        chat: bool = False,
+        extra_headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Calls; allowed in NULL. On return the state is CALLING.
+
+        Posts SIPSessionChangedState, SIPSessionNewOutgoing, SIPSessionGotRingIndication for each 180, then
+        SIPSessionWillStart, SIPSessionGotStreamUpdate, SIPSessionChangedState and SIPSessionDidStart; or
+        SIPSessionChangedState, SIPSessionDidFail and SIPSessionDidEnd. The routes are tried in order:
+        SIPSessionDidChangeRoute tells of each further one.
+
+        Raises :exc:`ValueError` without a stream or a route, :exc:`EngineError` when the engine does not run.
+        """
+        uri = callee_uri if isinstance(callee_uri, SIPURI) else SIPURI(callee_uri)
+        chosen = []
+        for route in routes:
+            if not isinstance(route, Route):
+                raise TypeError(f"route {route!r} is not a Route")
+            chosen.append((route.address, route.port, route.transport))
+        if not chosen:
+            raise ValueError(f"routes to {uri} are empty")
+        _check_streams("connect", audio, chat)
+        core = self.engine._running()
+        account = self.engine._account_number(self.account)
+        with self.engine._binding:
+            if self._number is not None:
+                number = None
+            else:
+                number = core.connect(account, uri, chosen, audio, chat, list(extra_headers))
+                self._core, self._number = core, number
+                self.engine._sessions[number] = self
+        if number is None:
+            raise SessionStateError(f"connect() is not allowed in state {self.state}", self.state, ["NULL"])
+
+    def accept(self, audio: bool = False, chat: bool = False) -> None:
+        """Takes the call with the streams chosen; allowed in INCOMING, goes to ACCEPTING.
+
+        Posts SIPSessionChangedState, then SIPSessionWillStart, SIPSessionGotStreamUpdate, SIPSessionChangedState and
+        SIPSessionDidStart; or SIPSessionChangedState, SIPSessionDidFail and SIPSessionDidEnd. Raises :exc:`ValueError`
+        for no stream or one that was not offered.
+        """
+        self._verb("accept", [SessionState.INCOMING], lambda core, number: core.accept(number, audio, chat))
+
+    def reject(self, code: int = 486, reason: str | None = None) -> None:
+        """Refuses the call; allowed in INCOMING, does nothing in TERMINATED.
+
+        Posts SIPSessionChangedState, SIPSessionWillEnd, SIPSessionChangedState and SIPSessionDidEnd. Raises
+        :exc:`ValueError` unless ``code`` is a final one, 300 to 699.
+        """
+        if isinstance(code, bool) or not isinstance(code, int) or not 300 <= code <= 699:
+            raise ValueError(f"code {code!r} is not a final SIP code from 300 to 699")
+        try:
+            self._verb("reject", [SessionState.INCOMING], lambda core, number: core.reject(number, code, reason))
+        except SessionStateError as error:
+            if error.state != SessionState.TERMINATED:
+                raise
+
+    def ring(self) -> None:
+        """Tells the caller that it rings (180); allowed in INCOMING. The engine does so itself unless ``auto_ring`` is off."""
+        self._verb("ring", [SessionState.INCOMING], lambda core, number: core.ring(number))
+
+    def end(self, reason: str | None = None) -> None:
+        """Ends the session; does nothing in NULL, TERMINATING and TERMINATED.
+
+        Posts SIPSessionChangedState, SIPSessionWillEnd, SIPSessionGotStreamUpdate if media ran, SIPSessionChangedState
+        and SIPSessionDidEnd, at the latest one second after BYE left.
+        """
+        try:
+            self._verb("end", [], lambda core, number: core.end(number, reason))
+        except SessionStateError:
+            pass
+        except EngineError:
+            if self.engine.is_running or self.engine._forked_from is not None:
+                raise  # otherwise the engine has ended the session
+
+    def start_recording_audio(self, file_name: str | os.PathLike[str] | None = None) -> None:
+        """Records both parties into a new wav file; allowed in ESTABLISHED with audio, once at a time.
+
+        A relative name is joined to the engine's ``recordings_directory``; without a name there is one of the time, the
+        peer and the direction. Posts SIPSessionWillStartRecordingAudio and SIPSessionDidStartRecordingAudio. Raises
+        :exc:`SessionStateError`, or :exc:`MediaError` when the file cannot be written.
+        """
+        self._record(file_name, stereo=False)
+
+    def _record(self, file_name: str | os.PathLike[str] | None, stereo: bool) -> None:
+        directory = self.engine.recordings_directory
+        if file_name is None:
+            path = os.path.join(directory, self._recording_name(directory))
+        else:
+            path = os.path.join(directory, os.fspath(file_name))
+        path = os.path.abspath(path)
+        allowed = [SessionState.ESTABLISHED, SessionState.PROPOSING, SessionState.PROPOSED]
+        try:
+            self._verb(
+                "start_recording_audio", allowed, lambda core, number: core.start_recording(number, path, stereo)
+            )
+        except MediaError as error:
+            data = SIPSessionDidStopRecordingAudioData(timestamp=_local_now(), file_name=path, error=str(error))
+            self.engine._post(self, "SIPSessionDidStopRecordingAudio", data)
+            raise
+
+    def _recording_name(self, directory: str) -> str:
+        """``YYYYmmdd-HHMMSS-user@host-direction.wav`` that does not exist, of harmless characters."""
+        uri, stamp = self.remote_uri, time.strftime("%Y%m%d-%H%M%S")
+        party = "unknown" if uri is None else f"{uri.user or 'anonymous'}@{uri.host}"
+        party = re.sub(r"[^A-Za-z0-9@._+-]", "_", party)
+        tail = f"-{self.direction or 'unknown'}"
+        for number in range(1, 10_000):
+            end = f"{tail}.wav" if number == 1 else f"{tail}-{number}.wav"
+            name = f"{stamp}-{party[: _NAME_LIMIT - len(stamp) - len(end) - 1]}{end}"
+            if not os.path.lexists(os.path.join(directory, name)):
+                return name
+        raise MediaError(f"{directory}: too many recordings of {party} at {stamp}")
+
+    def stop_recording_audio(self) -> None:
+        """Finishes the recording; allowed in ESTABLISHED while recording.
+
+        Posts SIPSessionWillStopRecordingAudio and SIPSessionDidStopRecordingAudio, as the end of the audio does.
+        """
+        allowed = [SessionState.ESTABLISHED, SessionState.PROPOSING, SessionState.PROPOSED]
+        self._verb("stop_recording_audio", allowed, lambda core, number: core.stop_recording(number))
+
+    def send_dtmf(self, digit: str) -> None:
+        """Sends one of ``0-9*#A-D`` (RFC 4733); allowed in ESTABLISHED with audio. Posts nothing."""
+        if not isinstance(digit, str) or digit not in _DTMF_DIGITS:
+            raise ValueError(f"digit {digit!r} is not one of 0-9, *, #, A-D")
+        allowed = [SessionState.ESTABLISHED, SessionState.PROPOSING, SessionState.PROPOSED]
+        self._verb("send_dtmf", allowed, lambda core, number: core.send_dtmf(number, digit))
+
+    def _verb(self, name: str, allowed: list[SessionState], call: Callable[[_core.Engine, int], object]) -> None:
+        """Asks the core, which knows the table of states and verbs; sessions it does not know are new or over."""
+        core, number = self._core, self._number
+        if core is None or number is None:
+            raise SessionStateError(_not_allowed(name, SessionState.NULL, allowed), SessionState.NULL, allowed)
+        if core is self.engine._core:
+            try:
+                call(core, number)
+                return
+            except UnknownSession:
+                pass
+        elif "SIPSessionDidEnd" not in self._seen:
+            self.engine._running()  # raises: the engine was stopped or belongs to the parent process
+        raise SessionStateError(_not_allowed(name, SessionState.TERMINATED, allowed), SessionState.TERMINATED, allowed)
+
+    # --- waiting -----------------------------------------------------------------------------------------------------
+
+    async def wait_for(self, name: str, timeout: float | None = None) -> Notification:
+        """Waits for a notification of this session and returns it.
+
+        What happens once in a session (``SIPSessionDidStart``) may already have happened. Raises :exc:`CallFailed` when
+        the call fails first, :exc:`SIPWireError` when it ends first, :exc:`TimeoutError` after ``timeout`` seconds.
+        """
+        import asyncio
+
+        stream = NotificationStream(NotificationCenter(), ((name, self), ("SIPSessionDidEnd", self)))
+        async with stream:
+            if name in self._seen:
+                return self._seen[name]
+            if "SIPSessionDidEnd" in self._seen:
+                raise self._ended(name)
+            async with asyncio.timeout(timeout):
+                async for notification in stream:
+                    if notification.name == name:
+                        return notification
+                    break
+        raise self._ended(name)
+
+    def _ended(self, name: str) -> SIPWireError:
+        failed = self._seen.get("SIPSessionDidFail")
+        if failed is not None:
+            return call_failed(failed.data.code, failed.data.reason)
+        return SIPWireError(f"the session ended before {name}")
+
+    def notifications(self) -> NotificationStream:
+        """What this session posts from now on, for ``async for``; ends behind SIPSessionDidEnd."""
+        stream = NotificationStream(
+            NotificationCenter(), ((Any, self),), last=lambda notification: notification.name == "SIPSessionDidEnd"
+        )
+        if "SIPSessionDidEnd" in self._seen:
+            stream.close()
+        return stream
+
+
+def _not_allowed(verb: str, state: SessionState, allowed: list[SessionState]) -> str:
+    return f"{verb}() is not allowed in state {state}: allowed in {', '.join(allowed)}"
+
+
+def _check_streams(verb: str, audio: bool, chat: bool) -> None:
+    if chat:
+        raise ValueError(f"{verb}(chat=True): this version has no chat")
+    if not audio:
+        raise ValueError(f"{verb}() needs a stream: audio=True")
+
+
+def _local_now() -> datetime.datetime:
+    import datetime
+
+    return datetime.datetime.now().astimezone()
+
+
+def _datetime(seconds: float | None) -> datetime.datetime | None:
+    if seconds is None:
+        return None
+    import datetime
+
+    return datetime.datetime.fromtimestamp(seconds).astimezone()
+
+
+class SessionManager:
+    """Takes incoming calls once it exists; before, they are answered with 480. Always the same object."""
+
+    _instance: t.ClassVar[SessionManager | None] = None
+    _creating: t.ClassVar[threading.Lock] = threading.Lock()
+
+    def __new__(cls) -> SessionManager:
+        from sipwire.engine import Engine
+
+        with cls._creating:
+            new = cls._instance is None
+            if cls._instance is None:
+                cls._instance = super().__new__(cls)
+            instance = cls._instance
+        if new:
+            for engine in list(Engine._engines.values()):
+                core = engine._core
+                if core is not None and core.is_running:
+                    core.set_accepts_calls(True)
+        return instance
+
+    @classmethod
+    def exists(cls) -> bool:
+        return cls._instance is not None
+
+    @property
+    def sessions(self) -> list[Session]:
+        """The sessions of all engines that are neither new nor over."""
+        from sipwire.engine import Engine
+
+        return [session for engine in list(Engine._engines.values()) for session in engine.sessions]
