@@ -7,7 +7,29 @@ from sipwire.core import Route
 from sipwire.notification_data import SessionState
 
 __version__: str
-__all__: list[str]
+__all__ = [
+    "Audio",
+    "AudioFrame",
+    "AudioStatistics",
+    "Bridge",
+    "DiskStats",
+    "Engine",
+    "EngineStats",
+    "EventQueueStats",
+    "FrameReader",
+    "FrameWriter",
+    "MediaThreadStats",
+    "Playback",
+    "QueueStats",
+    "SIPURI",
+    "SignallingStats",
+    "Snapshot",
+    "TransportStats",
+    "WakeHub",
+    "WakeToken",
+    "__version__",
+    "notification_table",
+]
 
 def notification_table() -> dict[str, list[str]]:
     """Name → keys of every notification the core makes, in the order its values are given."""
@@ -157,9 +179,7 @@ class Engine:
         """Transport → (host, port)."""
 
     def stats(self) -> EngineStats: ...
-    def next_events(
-        self, limit: int, timeout: float
-    ) -> list[tuple[int | None, str, Any, float, Snapshot | None]]:
+    def next_events(self, limit: int, timeout: float) -> list[tuple[int | None, str, Any, float, Snapshot | None]]:
         """Waits up to ``timeout`` seconds for events and gives at most ``limit``, oldest first:
         (session, name, data, seconds since 1970, snapshot)."""
 
@@ -207,7 +227,7 @@ class Engine:
 
 @final
 class AudioFrame:
-    """20 ms of signed 16-bit mono audio. Supports the buffer protocol: ``numpy.frombuffer(frame, "<i2")`` copies nothing."""
+    """20 ms of signed 16-bit mono audio with the buffer protocol: ``numpy.frombuffer(frame, "<i2")`` copies nothing."""
 
     @property
     def timestamp(self) -> float:

@@ -34,14 +34,11 @@ _END_PATIENCE = 2.0
 class _Group:
     """A group of settings: known names only, each checked when it is set."""
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in self._names())})"
-
-    @classmethod
-    def _names(cls) -> list[str]:
-        return [name.removeprefix("_") for name in cls.__slots__]
+        names = [name.removeprefix("_") for name in self.__slots__]
+        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
 
 class SIPSettings(_Group):
@@ -307,9 +304,9 @@ class AccountManager:
 
         self._started = True
         configuration = ConfigurationManager()
-        for id, settings in configuration.accounts().items():
-            if self.get_account(id) is None:
-                account = Account(id, settings.get("password"), display_name=settings.get("display_name"))
+        for name, settings in configuration.accounts().items():
+            if self.get_account(name) is None:
+                account = Account(name, settings.get("password"), display_name=settings.get("display_name"))
                 account.sip.outbound_proxy = settings.get("outbound_proxy")
         default = configuration.get("default_account", None)
         if isinstance(default, str):

@@ -122,7 +122,7 @@ class FrameStream:
 
 
 class Playback:
-    """A wav file being played to the peer: ``await`` its end, or :meth:`wait` for it. Forgetting it does not stop it."""
+    """A wav file being played: ``await`` its end, or :meth:`wait` for it. Forgetting it does not stop it."""
 
     def __init__(self, core: _core.Playback) -> None:
         self._core = core
@@ -135,7 +135,7 @@ class Playback:
         return self._core.is_finished
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Blocks until the end; false when ``timeout`` seconds came first. Raises :exc:`MediaError` for a broken file."""
+        """Blocks until the end; false after ``timeout`` seconds. Raises :exc:`MediaError` for a broken file."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             rest = 1.0 if deadline is None else min(1.0, max(0.0, deadline - time.monotonic()))
@@ -265,7 +265,7 @@ class AudioStream:
         return FrameStream(self._handle().reader(rate, capacity_ms))
 
     def read(self, timeout: float | None = None, rate: int = 16000) -> AudioFrame | None:
-        """Blocks for the next frame; ``None`` after ``timeout`` seconds or at the end. The first call starts listening."""
+        """Blocks for the next frame; ``None`` after ``timeout`` seconds or at the end. The first call starts it."""
         if self._reader is None or self._reader.rate != rate:
             self._reader = self._handle().reader(rate, 1000)
         reader = self._reader
@@ -334,7 +334,7 @@ class AudioStream:
     def play(self, source: str | os.PathLike[str] | bytes, loop: int = 1) -> Playback:
         """Plays a wav file (a path, or its content) ``loop`` times (0: until stopped), mixed with everything else.
 
-        Starts at once; ``await`` the result for the end. Raises :exc:`MediaError` naming a file that is missing or no wav.
+        Starts at once; ``await`` the result for the end. Raises :exc:`MediaError` naming a file that is no wav.
         """
         if isinstance(loop, bool) or not isinstance(loop, int) or loop < 0:
             raise ValueError(f"loop {loop!r} is not a count from 0 up")

@@ -88,7 +88,7 @@ class ConfigurationManager:
     def accounts(self) -> dict[str, dict[str, t.Any]]:
         """Settings of accounts by id (group ``accounts``)."""
         accounts = self.get("accounts", {})
-        return {id: settings for id, settings in accounts.items() if isinstance(settings, dict)}
+        return {name: settings for name, settings in accounts.items() if isinstance(settings, dict)}
 
 
 def _default_path() -> Path:
@@ -130,7 +130,7 @@ class SIPSimpleSettings(_Group):
 
     def __init__(self) -> None:
         super().__init__("", {"local_ip": None, "advertised_ip": None, "user_agent": None, "default_account": None})
-        groups = {
+        groups: dict[str, dict[str, t.Any]] = {
             "audio": {"device": "null", "recordings_directory": ".", "codec_list": None},
             "rtp": {"port_range": (16384, 32767)},
             "sip": {"udp_port": 0, "tcp_port": 0, "max_sessions": None, "invite_rate": None},

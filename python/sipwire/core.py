@@ -57,7 +57,7 @@ class Route:
         if not isinstance(address, str):
             raise TypeError(f"address {address!r} of a Route is not a str")
         bare = address[1:-1] if address.startswith("[") and address.endswith("]") else address
-        if not bare or any(character.isspace() or character in "<>@;,/\\\"" for character in bare):
+        if not bare or any(character.isspace() or character in '<>@;,/\\"' for character in bare):
             raise ValueError(f"address {address!r} of a Route is neither an IP address nor a host name")
         transport = str(transport).lower()
         if transport not in TRANSPORTS:

@@ -78,8 +78,8 @@ class OptionsRequest:
 class Engine:
     """The protocol threads of one name: ``Engine()`` is the same object everywhere, ``Engine("second")`` another.
 
-    Can be started again after it was stopped. Every method may be called in any thread and in any handler. Options may
-    be given here for :meth:`run` and ``async with``, or to :meth:`start`.
+    Can be started again after it was stopped. Every method may be called in any thread and in any handler. Options for
+    :meth:`run` and ``async with`` may be given here or to :meth:`configured`.
     """
 
     _engines: t.ClassVar[dict[str, Engine]] = {}
@@ -161,6 +161,8 @@ class Engine:
         directory = options.pop("recordings_directory", ".")
         if not isinstance(directory, (str, os.PathLike)):
             raise EngineError(f"recordings_directory={directory!r}: not a path")
+        if options.get("audio_device", "null") != "null":
+            options.setdefault("devices_library", _devices_library())
         from sipwire.session import SessionManager
 
         core = _core.Engine(**options)
@@ -176,6 +178,11 @@ class Engine:
             target=self._dispatch, args=(core,), name=f"sipwire-{self.name}", daemon=True
         )
         self._dispatcher.start()
+
+    def configured(self, **options: t.Any) -> t.Self:
+        """Keeps options for the next start: ``async with Engine("second").configured(udp_port=5070) as engine``."""
+        self._options = options
+        return self
 
     def start_cfg(self, **overrides: t.Any) -> None:
         """Starts with the options of :class:`~sipwire.configuration.SIPSimpleSettings`, changed by ``overrides``."""
@@ -234,8 +241,8 @@ class Engine:
         if core is None:
             if self._forked_from is not None:
                 raise EngineError(
-                    f"engine {self.name!r} runs in process {self._forked_from}, of which process {os.getpid()} is a fork:"
-                    " start one here"
+                    f"engine {self.name!r} runs in process {self._forked_from}, of which {os.getpid()} is a fork:"
+                    " start it here too"
                 )
             raise EngineError(f"engine {self.name!r} is not running")
         return core
@@ -347,7 +354,9 @@ class Engine:
         """The sessions that come in from now on, each in state INCOMING (or further, if something was done already)."""
         from sipwire.session import SessionManager
 
-        stream = NotificationStream(NotificationCenter(), (("SIPSessionNewIncoming", _any()), ("SIPEngineDidEnd", self)))
+        stream = NotificationStream(
+            NotificationCenter(), (("SIPSessionNewIncoming", _any()), ("SIPEngineDidEnd", self))
+        )
         SessionManager()
         async with stream:
             async for notification in stream:
@@ -444,6 +453,13 @@ class Engine:
         self._ended.set()
 
 
+def _devices_library() -> str | None:
+    """The library for sound cards in this package; ``None`` where it was built without one."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    names = [name for name in os.listdir(folder) if name.startswith(("libsipwire_devices.", "sipwire_devices."))]
+    return os.path.join(folder, names[0]) if names else None
+
+
 def _now() -> t.Any:
     import datetime
 
@@ -467,7 +483,7 @@ def _at_exit() -> None:
             engine.stop(max(0.2, deadline - time.monotonic()))
 
 
-def _on_sigterm(number: int, frame: object) -> t.NoReturn:
+def _on_sigterm(number: int, _: object) -> t.NoReturn:
     raise SystemExit(128 + number)
 
 

@@ -50,13 +50,13 @@ class SessionStateError(SIPWireError, RuntimeError):
 IllegalStateError = SessionStateError
 
 
-class UnknownSession(SIPWireError, KeyError):
+class UnknownSession(SIPWireError, KeyError):  # noqa: N818
     """The core has forgotten this session: it is over."""
 
     __str__ = Exception.__str__
 
 
-class _Refused(SIPWireError):
+class _Refused(SIPWireError):  # noqa: N818
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(code, reason)
         self.code = code

@@ -18,7 +18,7 @@ from collections import deque
 
 if t.TYPE_CHECKING:
     import asyncio
-    import datetime
+    import datetime as _datetime
     from collections.abc import AsyncIterator, Callable, Coroutine
 
 __all__ = [
@@ -43,7 +43,7 @@ _LOOP_BURST = 1000
 class _Constant:
     """A named constant that equals only itself."""
 
-    __slots__ = ("_name", "__weakref__")
+    __slots__ = ("__weakref__", "_name")
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -79,15 +79,19 @@ class NotificationData:
 
     __slots__ = ()
 
-    def __new__(cls, *args: object, **keywords: object) -> t.Self:
+    def __new__(cls, *_: object, **__: object) -> t.Self:
         # The typed subclasses have slots; only the plain bag (and subclasses of an application) has a dictionary.
         return t.cast("t.Self", object.__new__(_Bag)) if cls is NotificationData else object.__new__(cls)
 
     def __init__(self, **keywords: t.Any) -> None:
         self.__dict__.update(keywords)
 
+    def items(self) -> list[tuple[str, t.Any]]:
+        """The keys and their values."""
+        return list(self.__dict__.items())
+
     def __repr__(self) -> str:
-        return f"NotificationData({', '.join(f'{key}={value!r}' for key, value in self.__dict__.items())})"
+        return f"NotificationData({', '.join(f'{key}={value!r}' for key, value in self.items())})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, NotificationData):
@@ -111,9 +115,9 @@ _Bag.__name__ = _Bag.__qualname__ = "NotificationData"
 
 
 class Notification:
-    """One thing that happened: ``name``, ``sender``, ``data``, the ``center`` that delivers it and its ``timestamp``."""
+    """One thing that happened: ``name``, ``sender``, ``data``, ``timestamp`` and the ``center`` that delivers it."""
 
-    __slots__ = ("name", "sender", "data", "center", "timestamp", "_snapshot", "_datetime", "_utcdatetime")
+    __slots__ = ("_snapshot", "center", "data", "name", "sender", "timestamp")
 
     name: str
     sender: t.Any
@@ -130,26 +134,18 @@ class Notification:
         self._snapshot: t.Any = None
 
     @property
-    def datetime(self) -> datetime.datetime:
+    def datetime(self) -> _datetime.datetime:
         """The local time without a zone."""
-        try:
-            return self._datetime
-        except AttributeError:
-            import datetime
+        import datetime
 
-            self._datetime = datetime.datetime.fromtimestamp(self.timestamp)
-            return self._datetime
+        return datetime.datetime.fromtimestamp(self.timestamp)
 
     @property
-    def utcdatetime(self) -> datetime.datetime:
+    def utcdatetime(self) -> _datetime.datetime:
         """The time in UTC without a zone."""
-        try:
-            return self._utcdatetime
-        except AttributeError:
-            import datetime
+        import datetime
 
-            self._utcdatetime = datetime.datetime.fromtimestamp(self.timestamp, datetime.UTC).replace(tzinfo=None)
-            return self._utcdatetime
+        return datetime.datetime.fromtimestamp(self.timestamp, datetime.UTC).replace(tzinfo=None)
 
     def __repr__(self) -> str:
         return f"Notification(name={self.name!r}, sender={self.sender!r}, data={self.data!r})"
@@ -176,7 +172,7 @@ def _log_failure(observer: object, notification: Notification) -> None:
 class _Mailbox:
     """Hands notifications to one asyncio loop: one wake-up, however many wait."""
 
-    __slots__ = ("_armed", "_loop", "_pending", "__weakref__")
+    __slots__ = ("__weakref__", "_armed", "_loop", "_pending")
     _boxes: t.ClassVar[weakref.WeakValueDictionary[int, _Mailbox]] = weakref.WeakValueDictionary()
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -267,7 +263,7 @@ def _is_coroutine_function(call: t.Any) -> bool:
     code = getattr(getattr(call, "__func__", call), "__code__", None)
     if code is not None:
         return bool(code.co_flags & 0x80)  # inspect.CO_COROUTINE; importing inspect costs more than this package
-    method = getattr(type(call), "__call__", None)
+    method: t.Any = type(call).__call__
     return bool(getattr(getattr(method, "__code__", None), "co_flags", 0) & 0x80)
 
 
@@ -500,7 +496,7 @@ class NotificationCenter:
 
     # --- delivery ----------------------------------------------------------------------------------------------------
 
-    def post_notification(self, name: str, sender: t.Any = UnknownSender, data: t.Any = None) -> None:
+    def post_notification(self, name: t.Any, sender: t.Any = UnknownSender, data: t.Any = None) -> None:
         """Delivers a notification to its observers, in the order of their registration, in this thread.
 
         Inside a handler it is delivered after the current notification has reached all its observers. An observer that

@@ -17,7 +17,7 @@ if t.TYPE_CHECKING:
     from sipwire.core import Route
 
 
-class SessionState(str, enum.Enum):
+class SessionState(enum.StrEnum):
     """The states of a session. Each equals its name: ``session.state == "ESTABLISHED"``."""
 
     NULL = "NULL"
@@ -29,9 +29,6 @@ class SessionState(str, enum.Enum):
     PROPOSED = "PROPOSED"
     TERMINATING = "TERMINATING"
     TERMINATED = "TERMINATED"
-
-    __str__ = str.__str__
-    __format__ = str.__format__  # type: ignore[assignment]
 
 
 Originator = t.Literal["local", "remote"]
@@ -66,7 +63,7 @@ class _Frozen(type):
     """
 
     def __new__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, t.Any]) -> t.Any:
-        inherited: tuple[str, ...] = next((base._fields for base in bases if isinstance(base, _Frozen)), ())
+        inherited: tuple[str, ...] = next((getattr(base, "_fields", ()) for base in bases), ())
         own = tuple(namespace.get("__annotations__", ()))
         keys = inherited + own
         namespace["__slots__"] = tuple("_timestamp" if key == "timestamp" else key for key in own)
@@ -96,15 +93,18 @@ class TimestampedData(NotificationData, metaclass=_Frozen):
     def __delattr__(self, name: str) -> None:
         raise AttributeError(f"{type(self).__name__} is read-only: cannot delete {name!r}")
 
+    def items(self) -> list[tuple[str, t.Any]]:
+        return [(key, getattr(self, key)) for key in self._fields]
+
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{key}={getattr(self, key)!r}' for key in self._fields)})"
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.items())})"
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return all(getattr(self, key) == getattr(other, key) for key in self._fields)
+        return self.items() == other.items()
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def __reduce__(self) -> tuple[t.Any, ...]:
         return type(self), tuple(getattr(self, key) for key in self._fields)

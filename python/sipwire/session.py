@@ -51,8 +51,8 @@ class Session:
     """One call, made with :meth:`connect` or taken from SIPSessionNewIncoming.
 
     Every method may be called in any thread and in any handler. While a handler runs, the attributes of the sender are
-    those right after the event it is told; everywhere else they are the present ones. A method called in the wrong state
-    raises :exc:`SessionStateError` at once and changes nothing.
+    those right after the event it is told; everywhere else they are the present ones. A method called in the wrong
+    state raises :exc:`SessionStateError` at once and changes nothing.
     """
 
     def __init__(self, account: Account) -> None:
@@ -401,7 +401,7 @@ class Session:
                 raise
 
     def ring(self) -> None:
-        """Tells the caller that it rings (180); allowed in INCOMING. The engine does so itself unless ``auto_ring`` is off."""
+        """Tells the caller that it rings (180); allowed in INCOMING. Needed with the option ``auto_ring`` off only."""
         self._verb("ring", [SessionState.INCOMING], lambda core, number: core.ring(number))
 
     def end(self, reason: str | None = None) -> None:
@@ -489,32 +489,36 @@ class Session:
 
     # --- waiting -----------------------------------------------------------------------------------------------------
 
-    async def wait_for(self, name: str, timeout: float | None = None) -> Notification:
-        """Waits for a notification of this session and returns it.
+    async def wait_for(self, *names: str, timeout: float | None = None) -> Notification:
+        """Waits for the first of these notifications of this session and returns it.
 
         What happens once in a session (``SIPSessionDidStart``) may already have happened. Raises :exc:`CallFailed` when
         the call fails first, :exc:`SIPWireError` when it ends first, :exc:`TimeoutError` after ``timeout`` seconds.
         """
         import asyncio
 
-        stream = NotificationStream(NotificationCenter(), ((name, self), ("SIPSessionDidEnd", self)))
-        async with stream:
-            if name in self._seen:
-                return self._seen[name]
+        if not names or not all(isinstance(name, str) for name in names):
+            raise TypeError(f"names {names!r} are not names of notifications")
+        keys = tuple((name, self) for name in {*names, "SIPSessionDidEnd"})
+        async with NotificationStream(NotificationCenter(), keys) as stream:
+            # Snapshots of dictionaries keep their order: the first that happened counts.
+            for name, notification in list(self._seen.items()):
+                if name in names:
+                    return notification
             if "SIPSessionDidEnd" in self._seen:
-                raise self._ended(name)
+                raise self._ended(names)
             async with asyncio.timeout(timeout):
                 async for notification in stream:
-                    if notification.name == name:
+                    if notification.name in names:
                         return notification
                     break
-        raise self._ended(name)
+        raise self._ended(names)
 
-    def _ended(self, name: str) -> SIPWireError:
+    def _ended(self, names: tuple[str, ...]) -> SIPWireError:
         failed = self._seen.get("SIPSessionDidFail")
         if failed is not None:
             return call_failed(failed.data.code, failed.data.reason)
-        return SIPWireError(f"the session ended before {name}")
+        return SIPWireError(f"the session ended before {' or '.join(names)}")
 
     def notifications(self) -> NotificationStream:
         """What this session posts from now on, for ``async for``; ends behind SIPSessionDidEnd."""
