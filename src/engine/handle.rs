@@ -1,15 +1,32 @@
 //! The handle applications hold.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
 
-use super::{AudioHandle, EngineError, EngineOptions, EngineStats};
-use crate::event::{AccountId, Event, RequestId, Route, SessionId, Snapshot};
-use crate::media::RecordingLayout;
+use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, bounded};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::Notify;
+
+use super::calls::Calls;
+use super::disk::NewRecording;
+use super::events::EventQueue;
+use super::media::{MediaPool, MediaView, ToSignalling};
+use super::signalling::{
+    self, COMMAND_LIMIT, Command, Inputs, Lane, LaneCounters, LaneParts, MEDIA_EVENT_LIMIT,
+};
+use super::sockets::{RtpPorts, bind_sip_tcp, bind_sip_udp, default_address, words};
+use super::streams::INPUT_LIMIT;
+use super::{AudioHandle, EngineError, EngineOptions, EngineStats, lock};
+use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, Snapshot};
+use crate::media::{MediaCommand, RecordingLayout};
+use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
-use crate::ua::{AccountSettings, Connect};
+use crate::ua::{AccountSettings, Connect, UaConfig, UaStats, UserAgent, VerbError};
 
 /// An event and when it happened.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,10 +56,40 @@ pub struct StopReport {
 /// A running engine. Clones share it; every method may be called from any thread and waits a bounded time.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<()>,
+    shared: Arc<Shared>,
 }
 
-#[allow(unused_variables)]
+/// How long a verb waits for the signalling lane, which answers within microseconds unless the machine is overwhelmed.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// The least time a stop gets for its own threads, on top of what peers were given.
+const JOIN_GRACE: Duration = Duration::from_millis(250);
+/// What [`Drop`] gives peers.
+const DROP_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What the clones of a handle share; dropping the last one stops the engine.
+struct Shared {
+    commands: Sender<Command>,
+    wake: Arc<Notify>,
+    events: Arc<EventQueue>,
+    counters: Arc<LaneCounters>,
+    calls: Arc<Calls>,
+    media: MediaView,
+    addresses: Addresses,
+    next_account: AtomicU64,
+    running: AtomicBool,
+    /// Held while the engine stops, so that a second stop waits for the first.
+    ending: Mutex<Ending>,
+    last_ua_stats: Mutex<UaStats>,
+}
+
+/// What is needed to end, until it has been used.
+#[derive(Default)]
+struct Ending {
+    signalling: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
+    report: StopReport,
+}
+
 impl Engine {
     /// Binds the sockets and starts the threads; both are ready on return.
     ///
@@ -51,7 +98,97 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Option`] names the option or socket at fault: "udp_port 5060 on 127.0.0.1: address in use".
     pub fn start(options: EngineOptions) -> Result<Self, EngineError> {
-        todo!()
+        let ports = RtpPorts::new(options.rtp_port_range)?;
+        let bind_ip = options.local_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
+        let shown_ip = match (options.advertised_ip, bind_ip.is_unspecified()) {
+            (Some(advertised), _) => advertised,
+            (None, true) => default_address(bind_ip.is_ipv6()),
+            (None, false) => bind_ip,
+        };
+        let shown = |bound: std::io::Result<SocketAddr>, option: &'static str| match bound {
+            Ok(address) => Ok(SocketAddr::new(shown_ip, address.port())),
+            Err(error) => Err(EngineError::Option { option, what: words(&error) }),
+        };
+        let udp = match options.udp_port {
+            Some(port) => {
+                let socket = bind_sip_udp((bind_ip, port).into())?;
+                let local = shown(socket.local_addr(), "udp_port")?;
+                Some((socket, local))
+            }
+            None => None,
+        };
+        let tcp = match options.tcp_port {
+            Some(port) => {
+                // A free port: the UDP one when it is free for TCP too, so that the engine has one number to remember.
+                let same = udp.as_ref().filter(|_| port == 0).map(|(_, local)| local.port());
+                let listener = match same.and_then(|same| bind_sip_tcp((bind_ip, same).into()).ok()) {
+                    Some(listener) => listener,
+                    None => bind_sip_tcp((bind_ip, port).into())?,
+                };
+                let local = shown(listener.local_addr(), "tcp_port")?;
+                Some((listener, local))
+            }
+            None => None,
+        };
+        let addresses =
+            Addresses { udp: udp.as_ref().map(|(_, local)| *local), tcp: tcp.as_ref().map(|(_, local)| *local) };
+        let local = addresses.udp.map(|address| (Transport::Udp, address)).into_iter();
+        let local = local.chain(addresses.tcp.map(|address| (Transport::Tcp, address))).collect();
+
+        let events = Arc::new(EventQueue::new());
+        events.post_engine(EventKind::EngineWillStart);
+        let counters = Arc::new(LaneCounters::default());
+        let wake = Arc::new(Notify::new());
+        let (commands, command_receiver) = bounded(COMMAND_LIMIT);
+        let (media_sender, media_receiver) = bounded(MEDIA_EVENT_LIMIT);
+        let to_signalling = ToSignalling::new(media_sender, wake.clone(), counters.media_events.clone());
+        let calls = Arc::new(Calls::default());
+        let mut random: StdRng = rand::make_rng();
+        let (media, media_view, threads) = MediaPool::start(&options, to_signalling, calls.clone(), &mut random)?;
+        let config = UaConfig {
+            local,
+            user_agent: options.user_agent,
+            codecs: options.codecs,
+            max_sessions: options.max_sessions,
+            invite_rate: options.invite_rate,
+            invite_rate_per_source: options.invite_rate_per_source,
+            auto_ring: options.auto_ring,
+            accepts_calls: options.accepts_calls,
+        };
+        let parts = LaneParts {
+            ua: UserAgent::new(config, StdRng::from_rng(&mut random)),
+            udp,
+            tcp,
+            bind_ip: options.local_ip,
+            advertised_ip: options.advertised_ip,
+            ports,
+            media,
+            events: events.clone(),
+            counters: counters.clone(),
+            trace: options.trace_sip,
+            random,
+        };
+        let inputs = Inputs { commands: command_receiver, media: media_receiver, wake: wake.clone() };
+        let signalling = std::thread::Builder::new()
+            .name("sipwire-sip".to_owned())
+            .spawn(move || signalling::run(parts, inputs))
+            .map_err(|error| EngineError::Option { option: "threads", what: words(&error) })?;
+        events.post_engine(EventKind::EngineDidStart);
+        tracing::info!(udp = ?addresses.udp, tcp = ?addresses.tcp, "engine started");
+        let shared = Shared {
+            commands,
+            wake,
+            events,
+            counters,
+            calls,
+            media: media_view,
+            addresses,
+            next_account: AtomicU64::new(1),
+            running: AtomicBool::new(true),
+            ending: Mutex::new(Ending { signalling: Some(signalling), threads, report: StopReport::default() }),
+            last_ua_stats: Mutex::default(),
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// Ends all sessions (BYE and CANCEL are sent, their answers awaited), finishes recordings, joins the threads.
@@ -59,20 +196,40 @@ impl Engine {
     /// Returns within about `timeout`, whatever peers and disks do. A second call, from any thread, waits for the first.
     /// The events of the ending can still be read with [`Self::next_events`]; the last one is EngineDidEnd.
     pub fn stop(&self, timeout: Duration) -> StopReport {
-        todo!()
+        self.shared.stop(timeout)
     }
 
     pub fn is_running(&self) -> bool {
-        todo!()
+        self.shared.running.load(SeqCst)
     }
 
     pub fn addresses(&self) -> Addresses {
-        todo!()
+        self.shared.addresses
     }
 
     /// Counters of every queue, limit and transport. Still answers after `stop`.
     pub fn stats(&self) -> EngineStats {
-        todo!()
+        let shared = &self.shared;
+        let ua = match self.ask(|lane, _| lane.ua.stats()) {
+            Ok(stats) => {
+                *lock(&shared.last_ua_stats) = stats;
+                stats
+            }
+            Err(_) => *lock(&shared.last_ua_stats),
+        };
+        let counters = &shared.counters;
+        let (media, disk, media_faults) = shared.media.stats();
+        EngineStats {
+            ua,
+            commands: counters.commands.stats(shared.commands.len(), COMMAND_LIMIT),
+            media_events: counters.media_events.stats(shared.media.waiting_events(), MEDIA_EVENT_LIMIT),
+            stream_input: counters.stream_input.stats(0, INPUT_LIMIT),
+            events: shared.events.stats(),
+            transport: counters.transport.stats(),
+            media,
+            disk,
+            panics: counters.panics.get() + media_faults,
+        }
     }
 
     /// Waits up to `timeout` for events and takes at most `max`, oldest first.
@@ -80,55 +237,74 @@ impl Engine {
     /// Returns early with nothing when [`Self::wake_events`] is called, and at once when the engine has stopped and
     /// nothing is left. One thread at a time should call it, or the order is lost.
     pub fn next_events(&self, max: usize, timeout: Duration) -> Vec<TimedEvent> {
-        todo!()
+        self.shared.events.next(max, timeout)
     }
 
     /// Makes a running or the next [`Self::next_events`] return at once.
     pub fn wake_events(&self) {
-        todo!()
+        self.shared.events.wake();
+    }
+
+    /// Runs `work` on the signalling lane and waits for its result; what it caused has been sent and posted by then.
+    fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Lane, Instant) -> T + Send + 'static,
+    ) -> Result<T, EngineError> {
+        self.shared.ask(work, ANSWER_TIMEOUT)
+    }
+
+    fn verb<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut UserAgent, Instant) -> Result<T, VerbError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        Ok(self.ask(move |lane, now| work(&mut lane.ua, now))??)
     }
 
     // --- accounts ----------------------------------------------------------------------------------------------------
 
     pub fn add_account(&self, settings: AccountSettings) -> Result<AccountId, EngineError> {
-        todo!()
+        let account = AccountId(self.shared.next_account.fetch_add(1, Relaxed));
+        self.set_account(account, settings)?;
+        Ok(account)
     }
 
     /// Replaces the settings of an account; running sessions keep the old ones.
     pub fn set_account(&self, account: AccountId, settings: AccountSettings) -> Result<(), EngineError> {
-        todo!()
+        self.ask(move |lane, _| lane.ua.set_account(account, settings))
     }
 
     pub fn remove_account(&self, account: AccountId) -> Result<(), EngineError> {
-        todo!()
+        self.ask(move |lane, _| lane.ua.remove_account(account))
     }
 
     /// True: calls come in as sessions; false: they are refused with 480 (ruling R21).
     pub fn set_accepts_calls(&self, accepts: bool) -> Result<(), EngineError> {
-        todo!()
+        self.ask(move |lane, _| lane.ua.config_mut().accepts_calls = accepts)
     }
 
     // --- sessions ----------------------------------------------------------------------------------------------------
 
     /// Starts a call: on return its state is CALLING and its first events are queued (ruling C3).
     pub fn connect(&self, call: Connect) -> Result<SessionId, EngineError> {
-        todo!()
+        self.verb(move |ua, now| ua.connect(call, now))
     }
 
     pub fn accept(&self, session: SessionId, audio: bool, chat: bool) -> Result<(), EngineError> {
-        todo!()
+        self.verb(move |ua, now| ua.accept(session, audio, chat, now))
     }
 
     pub fn reject(&self, session: SessionId, code: u16, reason: Option<&str>) -> Result<(), EngineError> {
-        todo!()
+        let reason = reason.map(str::to_owned);
+        self.verb(move |ua, now| ua.reject(session, code, reason.as_deref(), now))
     }
 
     pub fn ring(&self, session: SessionId) -> Result<(), EngineError> {
-        todo!()
+        self.verb(move |ua, now| ua.ring(session, now))
     }
 
     pub fn end(&self, session: SessionId, reason: Option<&str>) -> Result<(), EngineError> {
-        todo!()
+        let reason = reason.map(str::to_owned);
+        self.verb(move |ua, now| ua.end(session, reason.as_deref(), now))
     }
 
     /// Records the call into a new wav file and returns its absolute path.
@@ -142,44 +318,134 @@ impl Engine {
         path: &Path,
         layout: RecordingLayout,
     ) -> Result<PathBuf, EngineError> {
-        todo!()
+        let recording = NewRecording::create(path)?;
+        let path = recording.path().to_owned();
+        let key = path.clone();
+        let started = self.ask(move |lane, now| {
+            lane.prepared.insert(key.clone(), recording);
+            let started = lane.ua.start_recording(session, key.clone(), layout, now);
+            if started.is_err()
+                && let Some(recording) = lane.prepared.remove(&key)
+            {
+                recording.discard();
+            }
+            started
+        });
+        started??;
+        Ok(path)
     }
 
     pub fn stop_recording(&self, session: SessionId) -> Result<(), EngineError> {
-        todo!()
+        self.verb(move |ua, now| ua.stop_recording(session, now))
     }
 
     pub fn pause_recording(&self, session: SessionId) -> Result<(), EngineError> {
-        todo!()
+        self.ask(move |lane, _| lane.media.command(session, MediaCommand::PauseRecording))
     }
 
     pub fn resume_recording(&self, session: SessionId) -> Result<(), EngineError> {
-        todo!()
+        self.ask(move |lane, _| lane.media.command(session, MediaCommand::ResumeRecording))
     }
 
     pub fn send_dtmf(&self, session: SessionId, digit: char) -> Result<(), EngineError> {
-        todo!()
+        self.verb(move |ua, now| ua.send_dtmf(session, digit, now))
     }
 
     /// Pings a peer; the answer comes as OptionsDidAnswer.
     pub fn options(&self, account: AccountId, uri: Uri, routes: Vec<Route>) -> Result<RequestId, EngineError> {
-        todo!()
+        self.verb(move |ua, now| ua.options(account, uri, routes, now))
     }
 
     /// Sessions that are neither new nor over.
     pub fn sessions(&self) -> Result<Vec<SessionId>, EngineError> {
-        todo!()
+        self.ask(|lane, _| lane.ua.sessions())
     }
 
     /// What a session looks like now; `None` once it is over and forgotten.
     pub fn snapshot(&self, session: SessionId) -> Result<Option<Arc<Snapshot>>, EngineError> {
-        todo!()
+        self.ask(move |lane, _| lane.snapshot(session))
     }
 
     /// The audio stream of a session; `None` while it has none (it appears with SIPSessionWillStart at the latest).
     ///
     /// The handle outlives the call: afterwards its statistics are the final ones and everything else does nothing.
     pub fn audio(&self, session: SessionId) -> Option<AudioHandle> {
-        todo!()
+        self.shared.calls.get(session).map(|call| AudioHandle::new(call, self.shared.media.clone()))
     }
+}
+
+impl Shared {
+    fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Lane, Instant) -> T + Send + 'static,
+        timeout: Duration,
+    ) -> Result<T, EngineError> {
+        let (answer, answered) = bounded(1);
+        let command: Command = Box::new(move |lane, now| {
+            let result = work(lane, now);
+            lane.drain(now); // first what the verb caused, then the caller goes on (ruling C3)
+            let _ = answer.send(result);
+        });
+        let deadline = Instant::now() + timeout;
+        match self.commands.send_deadline(command, deadline) {
+            Ok(()) => self.wake.notify_one(),
+            Err(SendTimeoutError::Timeout(_)) => {
+                self.counters.commands.refused();
+                return Err(no_answer(timeout));
+            }
+            Err(SendTimeoutError::Disconnected(_)) => return Err(EngineError::Stopped),
+        }
+        answered.recv_deadline(deadline).map_err(|error| match error {
+            RecvTimeoutError::Timeout => no_answer(timeout),
+            // The lane is gone, or a fault ended the verb (then EngineGotException tells).
+            RecvTimeoutError::Disconnected => EngineError::Stopped,
+        })
+    }
+
+    fn stop(&self, timeout: Duration) -> StopReport {
+        let mut ending = lock(&self.ending);
+        let Some(signalling) = ending.signalling.take() else { return ending.report };
+        self.running.store(false, SeqCst);
+        if let Ok(stats) = self.ask(|lane, _| lane.ua.stats(), timeout) {
+            *lock(&self.last_ua_stats) = stats;
+        }
+        let deadline = Instant::now() + timeout + JOIN_GRACE;
+        let (reply, replies) = bounded(2);
+        let asked = self.ask(move |lane, now| lane.stop(timeout, reply, now), timeout);
+        let mut report = StopReport::default();
+        if asked.is_ok() {
+            report.sessions = replies.recv_deadline(deadline).unwrap_or_default();
+            report.unfinished = replies.recv_deadline(deadline).unwrap_or(report.sessions);
+        }
+        let threads = std::mem::take(&mut ending.threads);
+        report.joined = std::iter::once(signalling).chain(threads).all(|thread| join(thread, deadline));
+        if !report.joined {
+            tracing::warn!("a thread of the engine did not end in time and is left to itself");
+            self.events.end();
+        }
+        ending.report = report;
+        report
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop(DROP_TIMEOUT);
+    }
+}
+
+fn no_answer(timeout: Duration) -> EngineError {
+    EngineError::NoAnswer(u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Joins a thread that has been told to end; false when it is still there at the deadline.
+fn join(thread: JoinHandle<()>, deadline: Instant) -> bool {
+    while !thread.is_finished() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        // Threads end within moments of each other; there is nothing in std to wait on with a time-out.
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    thread.join().is_ok()
 }

@@ -1,0 +1,552 @@
+//! The signalling lane: one thread that owns the user agent and every SIP socket.
+//!
+//! A turn takes what has arrived, in bounded portions so that no source starves another, lets the [`UserAgent`] work and
+//! carries out everything it asks for. Only then the lane waits.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use crossbeam_channel::Receiver;
+use rand::rngs::StdRng;
+use tokio::sync::{Notify, mpsc};
+
+use super::counters::{Counter, QueueCounters, TransportCounters};
+use super::events::EventQueue;
+use super::media::{MediaMessage, MediaPool};
+use super::resolver::{RESOLVED_LIMIT, Resolved, Resolver};
+use super::sockets::{Routes, RtpPorts};
+use super::streams::{INPUT_LIMIT, StreamInput, Streams};
+use super::trace::masked;
+use super::udp::Udp;
+use crate::event::{Event, EventKind, SessionId, SessionState, Snapshot};
+use crate::media::{LocalMedia, MediaCommand};
+use crate::sip::message::Message;
+use crate::sip::stream::Frame;
+use crate::sip::transaction::ClientId;
+use crate::sip::transport::{Flow, Transport};
+use crate::ua::{Output, UserAgent};
+
+/// Verbs that wait for the lane; each comes with a thread that waits for its answer, so this is threads of the program.
+pub(super) const COMMAND_LIMIT: usize = 1024;
+/// What media threads and the disk thread tell signalling and has not been handled.
+pub(super) const MEDIA_EVENT_LIMIT: usize = 65_536;
+/// Things taken from one source in one turn.
+const PORTION: usize = 64;
+/// How often connections are looked over and ended sessions forgotten.
+const HOUSEKEEPING: Duration = Duration::from_secs(1);
+/// Of a stop's time-out, the share given to peers for their answers; the rest is for recordings and threads.
+const PEERS_SHARE: f64 = 0.7;
+
+/// Something an application asks: runs on the lane, drains the user agent, then answers the waiting thread.
+pub(super) type Command = Box<dyn FnOnce(&mut Lane, Instant) + Send>;
+
+/// What other threads share with the lane.
+#[derive(Default)]
+pub(super) struct LaneCounters {
+    pub transport: Arc<TransportCounters>,
+    pub commands: QueueCounters,
+    pub media_events: Arc<QueueCounters>,
+    pub stream_input: QueueCounters,
+    pub panics: Counter,
+}
+
+/// The ends of the queues that lead into the lane.
+pub(super) struct Inputs {
+    pub commands: Receiver<Command>,
+    pub media: Receiver<MediaMessage>,
+    pub wake: Arc<Notify>,
+}
+
+/// What the lane is made of; moved into its thread.
+pub(super) struct LaneParts {
+    pub ua: UserAgent,
+    pub udp: Option<(std::net::UdpSocket, SocketAddr)>,
+    pub tcp: Option<(std::net::TcpListener, SocketAddr)>,
+    pub bind_ip: Option<std::net::IpAddr>,
+    pub advertised_ip: Option<std::net::IpAddr>,
+    pub ports: RtpPorts,
+    pub media: MediaPool,
+    pub events: Arc<EventQueue>,
+    pub counters: Arc<LaneCounters>,
+    pub trace: bool,
+    pub random: StdRng,
+}
+
+/// Everything the lane owns.
+pub(super) struct Lane {
+    pub ua: UserAgent,
+    pub media: MediaPool,
+    /// Files opened for recordings whose verb is under way, by path.
+    pub prepared: HashMap<PathBuf, super::disk::NewRecording>,
+    pub events: Arc<EventQueue>,
+    counters: Arc<LaneCounters>,
+    udp: Option<Udp>,
+    udp_local: Option<SocketAddr>,
+    streams: Streams,
+    resolver: Resolver,
+    routes: Routes,
+    ports: RtpPorts,
+    bind_ip: Option<std::net::IpAddr>,
+    advertised_ip: Option<std::net::IpAddr>,
+    random: StdRng,
+    trace: bool,
+    times: BTreeMap<SessionId, Times>,
+    tidy_at: Instant,
+    stopping: Option<Stopping>,
+}
+
+/// Wall-clock stamps of a session, and when it was over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
+    start: Option<SystemTime>,
+    stop: Option<SystemTime>,
+    over_at: Option<Instant>,
+}
+
+/// How far the end of the engine has come.
+#[derive(Debug)]
+struct Stopping {
+    phase: Phase,
+    patience: Instant,
+    deadline: Instant,
+    reply: crossbeam_channel::Sender<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// BYE and CANCEL are out; their answers are awaited.
+    Sessions,
+    /// Streams are closed and recordings finished.
+    Media,
+    Over,
+}
+
+/// What tasks of the lane's own runtime bring.
+struct Arrivals {
+    streams: mpsc::Receiver<StreamInput>,
+    resolved: mpsc::Receiver<Resolved>,
+}
+
+/// Runs the lane until a stop; the thread's body.
+pub(super) fn run(parts: LaneParts, inputs: Inputs) {
+    let (events, counters) = (parts.events.clone(), parts.counters.clone());
+    let body = AssertUnwindSafe(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(super::resolver::LOOKUP_LIMIT)
+            .thread_name("sipwire-dns")
+            .build()
+            .expect("a runtime needs only an epoll and an eventfd");
+        runtime.block_on(async {
+            let (lane, arrivals) = Lane::new(parts);
+            lane.run(inputs, arrivals).await;
+        });
+        runtime.shutdown_background(); // a lookup that hangs must not hold up the end
+    });
+    if catch_unwind(body).is_err() {
+        counters.panics.add(1);
+        let error = "the signalling thread ended by a fault of its own".into();
+        events.post_engine(EventKind::EngineGotException { error });
+    }
+    events.post_engine(EventKind::EngineDidEnd);
+    events.end();
+}
+
+impl Lane {
+    fn new(parts: LaneParts) -> (Self, Arrivals) {
+        let LaneParts { ua, udp, tcp, bind_ip, advertised_ip, ports, media, events, counters, trace, random } = parts;
+        let (stream_sender, streams_receiver) = mpsc::channel(INPUT_LIMIT);
+        let (resolved_sender, resolved) = mpsc::channel(RESOLVED_LIMIT);
+        let transport = counters.transport.clone();
+        let streams = Streams::new(tcp.is_some(), stream_sender, transport.clone(), bind_ip);
+        if let Some((listener, _)) = tcp {
+            streams.listen(tokio::net::TcpListener::from_std(listener).expect("a runtime with I/O takes a listener"));
+        }
+        let udp_local = udp.as_ref().map(|(_, local)| *local);
+        let udp = udp.map(|(socket, _)| Udp::new(socket, transport).expect("a runtime with I/O takes a socket"));
+        let lane = Self {
+            ua,
+            media,
+            prepared: HashMap::new(),
+            events,
+            counters,
+            udp,
+            udp_local,
+            streams,
+            resolver: Resolver::new(resolved_sender),
+            routes: Routes::default(),
+            ports,
+            bind_ip,
+            advertised_ip,
+            random,
+            trace,
+            times: BTreeMap::new(),
+            tidy_at: Instant::now() + HOUSEKEEPING,
+            stopping: None,
+        };
+        (lane, Arrivals { streams: streams_receiver, resolved })
+    }
+
+    async fn run(mut self, inputs: Inputs, mut arrivals: Arrivals) {
+        let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
+        let mut held_stream = None;
+        let mut held_resolved = None;
+        loop {
+            let now = Instant::now();
+            let mut more = self.take_commands(&inputs.commands, now);
+            more |= self.take_media(&inputs.media, now);
+            more |= self.take_udp(now);
+            more |= self.take_streams(&mut arrivals.streams, held_stream.take(), now);
+            more |= self.take_resolved(&mut arrivals.resolved, held_resolved.take(), now);
+            if self.ua.poll_timeout().is_some_and(|at| at <= now) {
+                self.guarded("a timer", now, |lane| lane.ua.handle_timeout(now));
+            }
+            if self.tidy_at <= now {
+                self.tidy(now);
+            }
+            more |= self.media.flush();
+            if self.is_stopped(now) {
+                return;
+            }
+            if more {
+                tokio::task::yield_now().await; // let readers, writers and the kernel have their turn
+                continue;
+            }
+            let until = self.next_deadline();
+            if timer.deadline() != until.into() {
+                timer.as_mut().reset(until.into());
+            }
+            let udp = self.udp.as_ref();
+            tokio::select! {
+                () = inputs.wake.notified() => {}
+                _ = async { udp.expect("guarded by the condition").socket.readable().await }, if udp.is_some() => {}
+                _ = async { udp.expect("guarded by the condition").socket.writable().await },
+                    if udp.is_some_and(Udp::is_waiting) => self.flush_udp(now),
+                input = arrivals.streams.recv() => held_stream = input,
+                answer = arrivals.resolved.recv() => held_resolved = answer,
+                () = timer.as_mut() => {}
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Instant {
+        let stop = self.stopping.as_ref().map(|stopping| match stopping.phase {
+            Phase::Sessions => stopping.patience,
+            Phase::Media | Phase::Over => stopping.deadline,
+        });
+        self.ua.poll_timeout().into_iter().chain(stop).fold(self.tidy_at, Instant::min)
+    }
+
+    // --- what arrives ------------------------------------------------------------------------------------------------
+
+    fn take_commands(&mut self, commands: &Receiver<Command>, now: Instant) -> bool {
+        self.counters.commands.saw(commands.len());
+        for _ in 0..PORTION {
+            let Ok(command) = commands.try_recv() else { return false };
+            self.guarded("a verb", now, |lane| command(lane, now));
+        }
+        true
+    }
+
+    fn take_media(&mut self, messages: &Receiver<MediaMessage>, now: Instant) -> bool {
+        self.counters.media_events.saw(messages.len());
+        for _ in 0..PORTION {
+            let Ok(message) = messages.try_recv() else { return false };
+            match message {
+                MediaMessage::Event(session, event) => {
+                    self.guarded("a media event", now, |lane| lane.ua.handle_media_event(session, event, now));
+                }
+                MediaMessage::Fault(error) => self.report_fault(error),
+                MediaMessage::ThreadEnded => self.media.thread_ended(),
+                MediaMessage::DiskEnded => self.media.disk_ended(),
+            }
+        }
+        true
+    }
+
+    fn take_udp(&mut self, now: Instant) -> bool {
+        for _ in 0..PORTION {
+            let Some(udp) = &mut self.udp else { return false };
+            let Some((bytes, from)) = udp.receive() else { return false };
+            let flow = Flow::to(Transport::Udp, from);
+            if is_keep_alive(&bytes) {
+                continue;
+            }
+            if self.trace {
+                self.post_trace(true, flow, self.udp_local, &bytes);
+            }
+            self.guarded("a datagram", now, |lane| match Message::parse(bytes) {
+                Ok(message) => lane.ua.handle_message(message, flow, now),
+                Err(error) => lane.ua.handle_bad_message(error, flow, now),
+            });
+        }
+        true
+    }
+
+    fn take_streams(
+        &mut self,
+        inputs: &mut mpsc::Receiver<StreamInput>,
+        held: Option<StreamInput>,
+        now: Instant,
+    ) -> bool {
+        self.counters.stream_input.saw(inputs.len() + usize::from(held.is_some()));
+        let mut next = held.or_else(|| inputs.try_recv().ok());
+        for _ in 0..PORTION {
+            let Some(input) = next else { return false };
+            self.handle_stream(input, now);
+            next = inputs.try_recv().ok();
+        }
+        if let Some(input) = next {
+            self.handle_stream(input, now);
+        }
+        true
+    }
+
+    fn handle_stream(&mut self, input: StreamInput, now: Instant) {
+        match input {
+            StreamInput::Accepted { stream, peer } => self.streams.accepted(stream, peer),
+            StreamInput::Connected { id, local } => self.streams.connected(id, local),
+            StreamInput::HalfClosed { id } => self.streams.half_closed(id, now),
+            StreamInput::Closed { id, error, unsent } => {
+                self.streams.close(id);
+                for client in unsent {
+                    self.guarded("a closed connection", now, |lane| {
+                        lane.ua.handle_transport_error(client, &error, now);
+                    });
+                }
+            }
+            StreamInput::Frame { id, frame } => {
+                let Some((flow, local)) = self.streams.flow(id) else { return };
+                match frame {
+                    Frame::Ping => self.streams.pong(id),
+                    Frame::Pong => {}
+                    Frame::Message(message) => {
+                        if self.trace {
+                            self.post_trace(true, flow, Some(local), message.as_bytes());
+                        }
+                        self.guarded("a message", now, |lane| lane.ua.handle_message(message, flow, now));
+                    }
+                    Frame::Bad(error) => {
+                        self.guarded("a bad message", now, |lane| lane.ua.handle_bad_message(error, flow, now));
+                    }
+                    Frame::Lost(error) => {
+                        self.counters.transport.tcp_lost.add(1);
+                        self.guarded("a lost stream", now, |lane| lane.ua.handle_bad_message(error, flow, now));
+                        self.streams.close(id); // after the answer, which is written first
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_resolved(
+        &mut self,
+        answers: &mut mpsc::Receiver<Resolved>,
+        held: Option<Resolved>,
+        now: Instant,
+    ) -> bool {
+        let mut next = held.or_else(|| answers.try_recv().ok());
+        while let Some(Resolved { query, addresses }) = next {
+            self.guarded("a resolved name", now, |lane| lane.ua.handle_resolved(query, addresses, now));
+            next = answers.try_recv().ok(); // bounded: the resolver has a limit on open questions
+        }
+        false
+    }
+
+    /// Lets `work` have the user agent, carries out what it asks, and survives a fault in either: the engine lives on and
+    /// the application hears of it (reliability row 1).
+    fn guarded(&mut self, source: &str, now: Instant, work: impl FnOnce(&mut Self)) {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            work(self);
+            self.drain(now);
+        }));
+        if let Err(panic) = result {
+            self.report_fault(format!("a fault while handling {source}: {}", panic_text(&*panic)));
+        }
+    }
+
+    fn report_fault(&mut self, error: String) {
+        self.counters.panics.add(1);
+        tracing::error!(error, "a fault of the engine");
+        self.events.post_engine(EventKind::EngineGotException { error: error.into() });
+    }
+
+    // --- what leaves -------------------------------------------------------------------------------------------------
+
+    /// Carries out everything the user agent asks for.
+    pub fn drain(&mut self, now: Instant) {
+        while let Some(output) = self.ua.poll_output() {
+            match output {
+                Output::Transmit { flow, bytes, client } => self.transmit(flow, bytes, client, now),
+                Output::Event(event) => self.post(event, now),
+                Output::Media(session, command) => self.media_command(session, command, now),
+                Output::Resolve { query, host } => {
+                    if let Err(error) = self.resolver.ask(query, host) {
+                        self.ua.handle_resolved(query, Err(error), now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn transmit(&mut self, flow: Flow, bytes: Bytes, client: Option<ClientId>, now: Instant) {
+        let traced = self.trace.then(|| bytes.clone());
+        let sent = match (flow.transport, &mut self.udp) {
+            (Transport::Udp, Some(udp)) => udp.send(flow.remote, bytes, client).map(|()| self.udp_local),
+            (Transport::Tcp, _) => self.streams.send(flow, bytes, client).map(Some),
+            (transport, _) => Err(format!("the transport {transport} is off")),
+        };
+        match sent {
+            Ok(local) => {
+                if let Some(bytes) = traced {
+                    self.post_trace(false, flow, local, &bytes);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(transport = flow.transport.name(), remote = %flow.remote, error, "a message was not sent");
+                if let Some(client) = client {
+                    self.ua.handle_transport_error(client, &error, now);
+                }
+            }
+        }
+    }
+
+    fn flush_udp(&mut self, now: Instant) {
+        let failed = self.udp.as_mut().map(Udp::flush).unwrap_or_default();
+        for (client, error) in failed {
+            self.guarded("a refused datagram", now, |lane| lane.ua.handle_transport_error(client, &error, now));
+        }
+    }
+
+    fn post(&mut self, mut event: Event, now: Instant) {
+        let at = SystemTime::now();
+        if let (Some(session), Some(snapshot)) = (event.session, &mut event.snapshot) {
+            let starts = event.kind == EventKind::SessionWillStart;
+            let over = snapshot.state == SessionState::Terminated;
+            if starts || over {
+                let times = self.times.entry(session).or_default();
+                if starts {
+                    times.start.get_or_insert(at);
+                }
+                if over {
+                    times.stop.get_or_insert(at);
+                    times.over_at = Some(now);
+                }
+            }
+            self.times.get(&session).copied().unwrap_or_default().stamp(snapshot);
+        }
+        self.events.post_at(event, at);
+    }
+
+    fn post_trace(&self, received: bool, flow: Flow, local: Option<SocketAddr>, bytes: &[u8]) {
+        let local = local.unwrap_or(flow.remote);
+        let (source, destination) = if received { (flow.remote, local) } else { (local, flow.remote) };
+        let (transport, data) = (flow.transport, masked(bytes));
+        self.events.post_engine(EventKind::EngineSIPTrace { received, source, destination, transport, data });
+    }
+
+    /// What a session looks like now, with its times.
+    pub fn snapshot(&self, session: SessionId) -> Option<Arc<Snapshot>> {
+        let mut snapshot = self.ua.snapshot(session)?;
+        self.times.get(&session).copied().unwrap_or_default().stamp(&mut snapshot);
+        Some(snapshot)
+    }
+
+    fn media_command(&mut self, session: SessionId, command: MediaCommand, now: Instant) {
+        match command {
+            MediaCommand::Open { peer } => {
+                let opened = self.open_media(session, peer, now);
+                self.ua.handle_media_opened(session, opened, now);
+            }
+            MediaCommand::Close => {
+                if let Some(port) = self.media.close(session) {
+                    self.ports.release(port, now);
+                }
+            }
+            MediaCommand::StartRecording { path, layout } => {
+                let prepared = self.prepared.remove(&path);
+                self.media.start_recording(session, path, layout, prepared);
+            }
+            other => self.media.command(session, other),
+        }
+    }
+
+    fn open_media(&mut self, session: SessionId, peer: SocketAddr, now: Instant) -> Result<LocalMedia, String> {
+        let local = match self.bind_ip {
+            Some(ip) if !ip.is_unspecified() => ip,
+            _ => self
+                .routes
+                .local_address(peer.ip(), now)
+                .ok_or_else(|| format!("no route to {}", peer.ip()))?,
+        };
+        let sockets = self.ports.bind(local, &mut self.random, now)?;
+        let rtp_port = sockets.port;
+        self.media.open(session, sockets);
+        Ok(LocalMedia { address: self.advertised_ip.unwrap_or(local), rtp_port, rtcp_port: rtp_port + 1 })
+    }
+
+    // --- care and end ------------------------------------------------------------------------------------------------
+
+    fn tidy(&mut self, now: Instant) {
+        self.tidy_at = now + HOUSEKEEPING;
+        self.streams.close_overdue(now);
+        let ua = &self.ua;
+        self.times.retain(|session, times| match times.over_at {
+            Some(at) => now.saturating_duration_since(at) < HOUSEKEEPING || ua.snapshot(*session).is_some(),
+            None => true,
+        });
+    }
+
+    /// Begins the end; `reply` gets the number of sessions that were alive, then, at the end, of those left unanswered.
+    pub fn stop(&mut self, timeout: Duration, reply: crossbeam_channel::Sender<usize>, now: Instant) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.events.post_engine(EventKind::EngineWillEnd);
+        let _ = reply.send(self.ua.sessions().len());
+        self.ua.shutdown(now);
+        let patience = now + timeout.mul_f64(PEERS_SHARE);
+        self.stopping = Some(Stopping { phase: Phase::Sessions, patience, deadline: now + timeout, reply });
+    }
+
+    fn is_stopped(&mut self, now: Instant) -> bool {
+        let Some(stopping) = &mut self.stopping else { return false };
+        if stopping.phase == Phase::Sessions {
+            let left = self.ua.sessions().len();
+            if left == 0 || stopping.patience <= now {
+                let _ = stopping.reply.send(left);
+                self.media.stop();
+                stopping.phase = Phase::Media;
+            }
+        }
+        if stopping.phase == Phase::Media && (self.media.is_stopped() || stopping.deadline <= now) {
+            stopping.phase = Phase::Over;
+            return true;
+        }
+        false
+    }
+}
+
+impl Times {
+    fn stamp(self, snapshot: &mut Arc<Snapshot>) {
+        if self.start.is_some() || self.stop.is_some() {
+            let snapshot = Arc::make_mut(snapshot);
+            (snapshot.start_time, snapshot.stop_time) = (self.start, self.stop);
+        }
+    }
+}
+
+/// CRLF, NUL and the like, which phones send to keep a NAT binding open.
+fn is_keep_alive(bytes: &[u8]) -> bool {
+    bytes.len() <= 4 && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0))
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> &str {
+    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?")
+}
