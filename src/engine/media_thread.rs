@@ -1,0 +1,361 @@
+//! One media thread: a poll over the RTP sockets of its calls and one 20 ms tick for all of them.
+//!
+//! Between ticks packets go into their [`RtpSession`] as they arrive. At a tick every call gives one frame of what its
+//! peer said to the graph, the graph mixes, and every call sends one frame of what it is to hear. Nothing here allocates,
+//! locks or logs per packet or frame; requests may.
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use mio::{Events, Interest, Poll, Token};
+use rand::rngs::StdRng;
+
+use super::call::Call;
+use super::media::{MediaMessage, Request, ThreadCounters, ToSignalling};
+use super::signalling::panic_text;
+use crate::audio::graph::{Event as GraphEvent, Graph, SourceId};
+use crate::event::SessionId;
+use crate::media::{MediaCommand, MediaEvent};
+use crate::rtp::session::Channel;
+
+/// The token of the waker; sockets of calls count from 0.
+pub(super) const WAKE: Token = Token(usize::MAX);
+/// The period of the grid.
+const TICK: Duration = Duration::from_millis(20);
+/// Frames of delay that are made up for at once; what is later than that is given up, so that a thread that was held up
+/// sends a short burst and not a long one.
+const CATCH_UP_LIMIT: u32 = 3;
+/// Packets taken from one socket before the next one's turn.
+const SOCKET_PORTION: usize = 32;
+/// Requests taken in one turn.
+const REQUEST_PORTION: usize = 256;
+/// Readiness events taken at once.
+const EVENTS: usize = 1024;
+/// The largest UDP payload; anything longer than a packet of audio is dropped by the RTP session.
+const DATAGRAM_LIMIT: usize = 65_535;
+/// How many nice levels the thread asks to be put before others (allowed to root, or with RLIMIT_NICE).
+const NICE: i32 = -10;
+
+pub(super) struct MediaThread {
+    poll: Poll,
+    requests: Receiver<Request>,
+    to_signalling: ToSignalling,
+    counters: Arc<ThreadCounters>,
+    random: StdRng,
+    trace: bool,
+    graph: Graph,
+    calls: slab::Slab<Call>,
+    by_session: HashMap<SessionId, usize>,
+    /// Which call a source that ends by itself belongs to.
+    sources: BTreeMap<SourceId, SessionId>,
+    /// Sockets that had more than their portion.
+    unread: Vec<Token>,
+    buffer: Box<[u8]>,
+    next_tick: Instant,
+    stopping: bool,
+}
+
+impl MediaThread {
+    pub fn new(
+        poll: Poll,
+        requests: Receiver<Request>,
+        to_signalling: ToSignalling,
+        counters: Arc<ThreadCounters>,
+        random: StdRng,
+        trace: bool,
+    ) -> Self {
+        Self {
+            poll,
+            requests,
+            to_signalling,
+            counters,
+            random,
+            trace,
+            graph: Graph::new(),
+            calls: slab::Slab::new(),
+            by_session: HashMap::new(),
+            sources: BTreeMap::new(),
+            unread: Vec::with_capacity(EVENTS),
+            buffer: vec![0; DATAGRAM_LIMIT].into_boxed_slice(),
+            next_tick: Instant::now(),
+            stopping: false,
+        }
+    }
+
+    /// Runs until told to stop.
+    pub fn run(mut self) {
+        raise_priority();
+        let mut events = Events::with_capacity(EVENTS);
+        while !self.stopping {
+            let wait = if !self.unread.is_empty() {
+                Some(Duration::ZERO)
+            } else if self.calls.is_empty() {
+                None
+            } else {
+                Some(self.next_tick.saturating_duration_since(Instant::now()))
+            };
+            if let Err(error) = self.poll.poll(&mut events, wait)
+                && error.kind() != std::io::ErrorKind::Interrupted
+            {
+                // Only a fault of ours can cause it; going round at the pace of the grid keeps the calls alive.
+                self.fault(&format!("poll failed: {error}"));
+                std::thread::park_timeout(TICK);
+            }
+            let turn = catch_unwind(AssertUnwindSafe(|| self.turn(&events)));
+            if let Err(panic) = turn {
+                self.fault(&format!("a fault in a media thread: {}", panic_text(&*panic)));
+            }
+        }
+    }
+
+    fn fault(&mut self, error: &str) {
+        self.counters.faults.add(1);
+        self.to_signalling.send(MediaMessage::Fault(error.to_owned()));
+    }
+
+    fn turn(&mut self, events: &Events) {
+        let idle = self.calls.is_empty();
+        let mut unread = std::mem::take(&mut self.unread);
+        for token in unread.drain(..) {
+            self.read(token);
+        }
+        for event in events {
+            if event.token() != WAKE {
+                self.read(event.token());
+            }
+        }
+        unread.append(&mut self.unread); // keeps the larger of the two allocations
+        self.unread = unread;
+
+        for _ in 0..REQUEST_PORTION {
+            let Ok(request) = self.requests.try_recv() else { break };
+            self.handle(request);
+        }
+        let now = Instant::now();
+        if idle && !self.calls.is_empty() {
+            self.next_tick = now + TICK; // the grid begins with the first call
+        }
+        self.tick_if_due(now);
+    }
+
+    fn tick_if_due(&mut self, now: Instant) {
+        if self.calls.is_empty() || now < self.next_tick {
+            return;
+        }
+        let late = now.duration_since(self.next_tick);
+        self.counters.worst_late_us.raise_to(u64::try_from(late.as_micros()).unwrap_or(u64::MAX));
+        if late > TICK / 2 {
+            self.counters.late_ticks.add(1);
+        }
+        let due = u32::try_from(late.as_micros() / TICK.as_micros()).unwrap_or(u32::MAX).saturating_add(1);
+        let frames = due.min(CATCH_UP_LIMIT);
+        for _ in 0..frames {
+            self.tick(now);
+        }
+        self.counters.skipped_ticks.add(u64::from(due - frames));
+        self.next_tick += TICK * due; // the grid stays absolute
+    }
+
+    /// One frame from and to every call.
+    fn tick(&mut self, now: Instant) {
+        self.counters.ticks.add(1);
+        for (_, call) in &mut self.calls {
+            call.pull(&mut self.graph, now);
+        }
+        self.graph.tick(now);
+        for (_, call) in &mut self.calls {
+            call.push(&self.graph, now, &self.counters);
+            call.report(&self.to_signalling, now);
+        }
+        while let Some(GraphEvent::Finished(source)) = self.graph.poll_event() {
+            let session = self.sources.remove(&source);
+            if let Some(call) = session.and_then(|session| find(&self.by_session, &mut self.calls, session)) {
+                call.forget_source(source);
+            }
+            let _ = self.graph.remove_source(source, now); // dropping it tells whoever waits for the end
+        }
+    }
+
+    /// Reads one socket until it is empty or has had its portion.
+    fn read(&mut self, token: Token) {
+        let (index, channel) = (token.0 / 2, if token.0.is_multiple_of(2) { Channel::Rtp } else { Channel::Rtcp });
+        let Some(call) = self.calls.get_mut(index) else { return };
+        let now = Instant::now();
+        for _ in 0..SOCKET_PORTION {
+            match call.socket(channel).recv_from(&mut self.buffer) {
+                Ok((size, from)) => {
+                    self.counters.packets_received.add(1);
+                    let Some(packet) = self.buffer.get_mut(..size) else { return };
+                    let handled = catch_unwind(AssertUnwindSafe(|| call.receive(channel, packet, from, now)));
+                    if let Err(panic) = handled {
+                        self.counters.faults.add(1);
+                        let error = format!("a fault while handling a packet: {}", panic_text(&*panic));
+                        self.to_signalling.send(MediaMessage::Fault(error));
+                    }
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+                Err(_) => {} // the report of an earlier packet (ICMP): each read takes one away
+            }
+        }
+        self.unread.push(token);
+    }
+
+    fn handle(&mut self, request: Request) {
+        let now = Instant::now();
+        match request {
+            Request::Open { view, sockets } => self.open(view, sockets),
+            Request::Command(session, command) => self.command(session, command, now),
+            Request::Record(session, ports) => match self.find(session) {
+                Some((call, graph)) => {
+                    if let Err(error) = call.record(*ports, graph, now) {
+                        self.fault(&format!("cannot record: {error}"));
+                    }
+                }
+                None => drop(ports), // the disk thread sees the end of its rings and finishes the file
+            },
+            Request::StopRecording(session) => {
+                if let Some((call, graph)) = self.find(session) {
+                    call.stop_recording(graph, now);
+                }
+            }
+            Request::Close(session) => self.close(session, now),
+            Request::AddReader { session, id, sink, monitor } => {
+                if let Some((call, graph)) = self.find(session) {
+                    call.add_reader(id, sink, monitor, graph, now);
+                }
+            }
+            Request::RemoveReader(session, id) => {
+                if let Some((call, graph)) = self.find(session) {
+                    call.remove_reader(id, graph, now);
+                }
+            }
+            Request::AddSource { session, source, monitor } => {
+                let added = self.find(session).and_then(|(call, graph)| call.add_source(source, monitor, graph, now));
+                if let Some(source) = added {
+                    self.sources.insert(source, session);
+                }
+            }
+            Request::Tone(session, source) => {
+                if let Some((call, graph)) = self.find(session) {
+                    call.set_tone(source, graph, now);
+                }
+            }
+            Request::Muted(session, muted) => {
+                if let Some((call, graph)) = self.find(session) {
+                    call.set_muted(muted, graph, now);
+                }
+            }
+            Request::Bridge { from, to, on } => self.bridge(from, to, on, now),
+            Request::Statistics(session, reply) => {
+                if let Some((call, _)) = self.find(session) {
+                    let _ = reply.try_send(call.statistics());
+                }
+            }
+            Request::Trace(session, reply) => {
+                if let Some((call, _)) = self.find(session) {
+                    let _ = reply.try_send(call.take_trace());
+                }
+            }
+            Request::Stop => {
+                for session in self.by_session.keys().copied().collect::<Vec<_>>() {
+                    self.close(session, now);
+                }
+                self.stopping = true;
+            }
+        }
+    }
+
+    fn find(&mut self, session: SessionId) -> Option<(&mut Call, &mut Graph)> {
+        find(&self.by_session, &mut self.calls, session).map(|call| (call, &mut self.graph))
+    }
+
+    fn open(&mut self, view: Arc<super::calls::CallView>, sockets: super::sockets::RtpSockets) {
+        let session = view.session;
+        let entry = self.calls.vacant_entry();
+        let index = entry.key();
+        match Call::new(view, sockets, &mut self.graph) {
+            Ok(call) => {
+                entry.insert(call);
+                self.by_session.insert(session, index);
+            }
+            Err(error) => {
+                self.counters.calls.fetch_sub(1, Relaxed);
+                self.to_signalling.event(session, MediaEvent::Failed(error));
+            }
+        }
+    }
+
+    fn command(&mut self, session: SessionId, command: MediaCommand, now: Instant) {
+        let Some(&index) = self.by_session.get(&session) else { return };
+        let Some(call) = self.calls.get_mut(index) else { return };
+        match command {
+            MediaCommand::Start(params) => {
+                let first = !call.is_started();
+                call.start(*params, &mut self.graph, &mut self.random, self.trace, now);
+                if first {
+                    let registry = self.poll.registry();
+                    for channel in [Channel::Rtp, Channel::Rtcp] {
+                        let token = Token(2 * index + usize::from(channel == Channel::Rtcp));
+                        if let Err(error) = registry.register(call.socket(channel), token, Interest::READABLE) {
+                            self.to_signalling.event(session, MediaEvent::Failed(error.to_string()));
+                        }
+                    }
+                }
+            }
+            MediaCommand::SendDtmf(digit) => call.send_dtmf(digit),
+            MediaCommand::PauseRecording => call.pause_recording(true),
+            MediaCommand::ResumeRecording => call.pause_recording(false),
+            MediaCommand::Open { .. }
+            | MediaCommand::Close
+            | MediaCommand::StartRecording { .. }
+            | MediaCommand::StopRecording => {} // these have requests of their own
+        }
+    }
+
+    fn bridge(&mut self, from: SessionId, to: SessionId, on: bool, now: Instant) {
+        let Some(source) = self.find(from).map(|(call, _)| call.remote()) else { return };
+        if let Some((call, graph)) = self.find(to) {
+            if on {
+                call.hear(source, graph, now);
+            } else {
+                call.stop_hearing(source, graph, now);
+            }
+        }
+    }
+
+    fn close(&mut self, session: SessionId, now: Instant) {
+        let Some(index) = self.by_session.remove(&session) else { return };
+        let mut call = self.calls.remove(index);
+        let remote = call.remote();
+        call.close(&mut self.graph, self.poll.registry(), now, &self.counters);
+        self.sources.retain(|_, owner| *owner != session);
+        for (_, other) in &mut self.calls {
+            other.forget_source(remote); // it may have been bridged or be heard elsewhere
+        }
+        self.counters.calls.fetch_sub(1, Relaxed);
+    }
+}
+
+fn find<'a>(
+    by_session: &HashMap<SessionId, usize>,
+    calls: &'a mut slab::Slab<Call>,
+    session: SessionId,
+) -> Option<&'a mut Call> {
+    calls.get_mut(*by_session.get(&session)?)
+}
+
+/// Asks to run before ordinary threads; without the right to, all goes on as it is.
+#[cfg(target_os = "linux")]
+fn raise_priority() {
+    // SAFETY: no pointers are involved; on Linux "process 0" names the calling thread alone.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+}
+
+#[cfg(not(target_os = "linux"))]
+fn raise_priority() {
+    let _ = NICE;
+}
