@@ -300,7 +300,11 @@ impl FrameReader {
         let mut samples = vec![0; length].into_boxed_slice();
         let count = self.ring.pop(&mut samples); // the ring holds whole frames: all or nothing
         let begins = self.ring.position().saturating_sub(count as u64);
-        (count == length).then(|| AudioFrame { samples, rate: self.rate, timestamp_ms: begins * 1000 / u64::from(self.rate) })
+        (count == length).then(|| AudioFrame {
+            samples,
+            rate: self.rate,
+            timestamp_ms: begins * 1000 / u64::from(self.rate),
+        })
     }
 
     /// Wakes `waker` when a frame is there or the stream is over; it stays until replaced. It works once for each

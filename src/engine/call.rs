@@ -11,7 +11,7 @@ use rand::RngExt;
 use rand::rngs::StdRng;
 
 use super::AudioStatistics;
-use super::calls::{CallView, level_db};
+use super::calls::{CallView, SILENCE_DB, level_db};
 use super::disk::RecordingPorts;
 use super::media::{PortId, ThreadCounters, ToSignalling};
 use super::sockets::RtpSockets;
@@ -88,9 +88,8 @@ impl Call {
         let remote = graph
             .add_external_source(&format!("session/{name}/remote"), FIRST_RATE)
             .map_err(|error| error.to_string())?;
-        let encoder = graph
-            .add_external_sink(&format!("session/{name}/send"), FIRST_RATE)
-            .map_err(|error| error.to_string())?;
+        let encoder =
+            graph.add_external_sink(&format!("session/{name}/send"), FIRST_RATE).map_err(|error| error.to_string())?;
         Ok(Self {
             view,
             rtp_socket: UdpSocket::from_std(sockets.rtp),
@@ -129,14 +128,7 @@ impl Call {
     }
 
     /// Starts the stream, or changes the running one.
-    pub fn start(
-        &mut self,
-        params: AudioParams,
-        graph: &mut Graph,
-        random: &mut StdRng,
-        trace: bool,
-        now: Instant,
-    ) {
+    pub fn start(&mut self, params: AudioParams, graph: &mut Graph, random: &mut StdRng, trace: bool, now: Instant) {
         let rtp = match &mut self.rtp {
             Some(rtp) => {
                 rtp.update(params, now);
@@ -168,11 +160,12 @@ impl Call {
     /// Puts one frame of what the peer says into the graph.
     pub fn pull(&mut self, graph: &mut Graph, now: Instant) {
         let Some(rtp) = &mut self.rtp else { return };
-        let Ok(frame) = graph.source_frame(self.remote) else { return };
-        if rtp.pull_frame(frame, now) == Received::Silence {
-            frame.fill(0);
-        }
-        self.view.set_level(level_db(frame));
+        let view = &self.view;
+        let _ = graph.fill_source(self.remote, |frame| {
+            let sounds = rtp.pull_frame(frame, now) != Received::Silence;
+            view.set_level(if sounds { level_db(frame) } else { SILENCE_DB });
+            sounds
+        });
     }
 
     /// Sends one frame of what the graph gave, and whatever else is due.
@@ -293,14 +286,7 @@ impl Call {
     }
 
     /// Adds a sink that hears the peer.
-    pub fn add_reader(
-        &mut self,
-        id: PortId,
-        sink: Box<dyn Sink>,
-        monitor: Monitor,
-        graph: &mut Graph,
-        now: Instant,
-    ) {
+    pub fn add_reader(&mut self, id: PortId, sink: Box<dyn Sink>, monitor: Monitor, graph: &mut Graph, now: Instant) {
         let (name, rate) = (self.name("reader"), sink.rate());
         if let Ok(sink) = graph.add_sink(&name, sink) {
             let _ = graph.connect(self.remote, sink, 1.0, now);

@@ -16,9 +16,7 @@ use super::calls::Calls;
 use super::disk::NewRecording;
 use super::events::EventQueue;
 use super::media::{MediaPool, MediaView, ToSignalling};
-use super::signalling::{
-    self, COMMAND_LIMIT, Command, Inputs, Lane, LaneCounters, LaneParts, MEDIA_EVENT_LIMIT,
-};
+use super::signalling::{self, COMMAND_LIMIT, Command, Inputs, Lane, LaneCounters, LaneParts, MEDIA_EVENT_LIMIT};
 use super::sockets::{RtpPorts, bind_sip_tcp, bind_sip_udp, default_address, words};
 use super::streams::INPUT_LIMIT;
 use super::{AudioHandle, EngineError, EngineOptions, EngineStats, lock};

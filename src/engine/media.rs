@@ -76,22 +76,38 @@ pub(super) struct PortId(pub u64);
 /// What a media thread is asked.
 pub(super) enum Request {
     /// A new call with its sockets.
-    Open { view: Arc<CallView>, sockets: RtpSockets },
+    Open {
+        view: Arc<CallView>,
+        sockets: RtpSockets,
+    },
     /// Start, SendDtmf, pause and resume of recordings.
     Command(SessionId, MediaCommand),
     Record(SessionId, Box<disk::RecordingPorts>),
     StopRecording(SessionId),
     Close(SessionId),
     /// Adds a sink that hears the peer; `monitor` counts what it loses.
-    AddReader { session: SessionId, id: PortId, sink: Box<dyn Sink>, monitor: Monitor },
+    AddReader {
+        session: SessionId,
+        id: PortId,
+        sink: Box<dyn Sink>,
+        monitor: Monitor,
+    },
     RemoveReader(SessionId, PortId),
     /// Adds a source that the peer hears, until it is finished; `monitor` counts what it misses.
-    AddSource { session: SessionId, source: Box<dyn Source>, monitor: Option<Monitor> },
+    AddSource {
+        session: SessionId,
+        source: Box<dyn Source>,
+        monitor: Option<Monitor>,
+    },
     Muted(SessionId, bool),
     /// Replaces the tone.
     Tone(SessionId, Option<Box<dyn Source>>),
     /// Connects what one call receives to what another (or the same: echo) sends, or ends that. Both live here.
-    Bridge { from: SessionId, to: SessionId, on: bool },
+    Bridge {
+        from: SessionId,
+        to: SessionId,
+        on: bool,
+    },
     Statistics(SessionId, Sender<AudioStatistics>),
     Trace(SessionId, Sender<Vec<PacketTrace>>),
     /// Ends all calls, then the thread.
@@ -315,10 +331,13 @@ impl MediaPool {
 
     pub fn command(&mut self, session: SessionId, command: MediaCommand) {
         if let Some(thread) = self.thread(session) {
-            self.send(thread, match command {
-                MediaCommand::StopRecording => Request::StopRecording(session),
-                other => Request::Command(session, other),
-            });
+            self.send(
+                thread,
+                match command {
+                    MediaCommand::StopRecording => Request::StopRecording(session),
+                    other => Request::Command(session, other),
+                },
+            );
         }
     }
 

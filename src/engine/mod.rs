@@ -7,13 +7,34 @@
 #![allow(clippy::disallowed_methods)] // the one place with clocks and waits
 
 mod audio;
+mod call;
+mod calls;
+mod counters;
+mod disk;
 mod error;
+mod events;
 mod handle;
+mod media;
+mod media_thread;
 mod options;
+mod resolver;
+mod signalling;
+mod sockets;
 mod stats;
+mod streams;
+mod tone;
+mod trace;
+mod udp;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use audio::{AudioFrame, AudioHandle, AudioStatistics, Bridge, FrameReader, FrameWriter, PlaySource, Playback};
 pub use error::EngineError;
 pub use handle::{Addresses, Engine, StopReport, TimedEvent};
 pub use options::EngineOptions;
 pub use stats::{DiskStats, EngineStats, EventQueueStats, MediaThreadStats, QueueStats, TransportStats};
+
+/// Locks; what a thread that panicked left behind is still whole, since nothing here is changed in steps.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -32,7 +32,11 @@ pub(super) struct Resolver {
 
 impl Resolver {
     pub fn new(answers: mpsc::Sender<Resolved>) -> Self {
-        Self { answers, open: Arc::new(Semaphore::new(RESOLVED_LIMIT)), running: Arc::new(Semaphore::new(LOOKUP_LIMIT)) }
+        Self {
+            answers,
+            open: Arc::new(Semaphore::new(RESOLVED_LIMIT)),
+            running: Arc::new(Semaphore::new(LOOKUP_LIMIT)),
+        }
     }
 
     /// Starts a lookup; the answer comes through the queue.

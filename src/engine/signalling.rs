@@ -344,12 +344,7 @@ impl Lane {
         }
     }
 
-    fn take_resolved(
-        &mut self,
-        answers: &mut mpsc::Receiver<Resolved>,
-        held: Option<Resolved>,
-        now: Instant,
-    ) -> bool {
+    fn take_resolved(&mut self, answers: &mut mpsc::Receiver<Resolved>, held: Option<Resolved>, now: Instant) -> bool {
         let mut next = held.or_else(|| answers.try_recv().ok());
         while let Some(Resolved { query, addresses }) = next {
             self.guarded("a resolved name", now, |lane| lane.ua.handle_resolved(query, addresses, now));
@@ -479,10 +474,7 @@ impl Lane {
     fn open_media(&mut self, session: SessionId, peer: SocketAddr, now: Instant) -> Result<LocalMedia, String> {
         let local = match self.bind_ip {
             Some(ip) if !ip.is_unspecified() => ip,
-            _ => self
-                .routes
-                .local_address(peer.ip(), now)
-                .ok_or_else(|| format!("no route to {}", peer.ip()))?,
+            _ => self.routes.local_address(peer.ip(), now).ok_or_else(|| format!("no route to {}", peer.ip()))?,
         };
         let sockets = self.ports.bind(local, &mut self.random, now)?;
         let rtp_port = sockets.port;

@@ -51,10 +51,7 @@ fn bind_error(option: &'static str, address: SocketAddr, error: &io::Error) -> E
         io::ErrorKind::AddrNotAvailable => {
             EngineError::Option { option: "local_ip", what: format!("{}: {}", address.ip(), words(error)) }
         }
-        _ => EngineError::Option {
-            option,
-            what: format!("{} on {}: {}", address.port(), address.ip(), words(error)),
-        },
+        _ => EngineError::Option { option, what: format!("{} on {}: {}", address.port(), address.ip(), words(error)) },
     }
 }
 
@@ -232,7 +229,10 @@ mod tests {
         numbers.sort_unstable();
         assert_eq!(numbers, [41_000, 41_002, 41_004, 41_006]);
         for sockets in &taken {
-            assert_eq!(sockets.rtp.local_addr().expect("bound").port() + 1, sockets.rtcp.local_addr().expect("bound").port());
+            assert_eq!(
+                sockets.rtp.local_addr().expect("bound").port() + 1,
+                sockets.rtcp.local_addr().expect("bound").port()
+            );
         }
         let error = ports.bind(LOOPBACK, &mut random, now).expect_err("all are taken");
         assert!(error.contains("41000-41007 on 127.0.0.1: address in use"), "{error}");

@@ -52,13 +52,28 @@ const WRITE_SIZE: usize = 64 << 10;
 /// What connections tell the lane.
 #[derive(Debug)]
 pub(super) enum StreamInput {
-    Accepted { stream: TcpStream, peer: SocketAddr },
-    Connected { id: ConnectionId, local: SocketAddr },
-    Frame { id: ConnectionId, frame: Frame },
+    Accepted {
+        stream: TcpStream,
+        peer: SocketAddr,
+    },
+    Connected {
+        id: ConnectionId,
+        local: SocketAddr,
+    },
+    Frame {
+        id: ConnectionId,
+        frame: Frame,
+    },
     /// The peer sends no more; it may still read.
-    HalfClosed { id: ConnectionId },
+    HalfClosed {
+        id: ConnectionId,
+    },
     /// Nothing goes any more. `unsent` are the transactions whose requests did not leave.
-    Closed { id: ConnectionId, error: String, unsent: Vec<ClientId> },
+    Closed {
+        id: ConnectionId,
+        error: String,
+        unsent: Vec<ClientId>,
+    },
 }
 
 #[derive(Debug)]
@@ -123,7 +138,14 @@ impl Streams {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         self.counters.tcp_accepted.add(1);
         tokio::spawn(read(id, reader, stopped, self.inputs.clone(), self.counters.clone()));
-        tokio::spawn(write_accepted(id, writer, outgoing, queued_bytes.clone(), self.inputs.clone(), self.counters.clone()));
+        tokio::spawn(write_accepted(
+            id,
+            writer,
+            outgoing,
+            queued_bytes.clone(),
+            self.inputs.clone(),
+            self.counters.clone(),
+        ));
         self.add(id, Connection { peer, local, outbox, queued_bytes, close_at: None, _reader: stop });
     }
 
@@ -166,7 +188,8 @@ impl Streams {
         let queued_bytes = Arc::new(AtomicUsize::new(0));
         let local = SocketAddr::new(if peer.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() }, 0);
         let bind_ip = self.bind_ip.filter(|ip| ip.is_ipv4() == peer.is_ipv4() && !ip.is_unspecified());
-        let task = Connecting { id, peer, bind_ip, stopped, inputs: self.inputs.clone(), counters: self.counters.clone() };
+        let task =
+            Connecting { id, peer, bind_ip, stopped, inputs: self.inputs.clone(), counters: self.counters.clone() };
         tokio::spawn(task.run(outgoing, queued_bytes.clone()));
         self.add(id, Connection { peer, local, outbox, queued_bytes, close_at: None, _reader: stop });
         Ok(id)
@@ -308,7 +331,8 @@ async fn read_frames(
     let mut spoken = false;
     loop {
         let unfinished = !spoken || !framer.buffered().is_empty();
-        let deadline = if unfinished { whole_at + FIRST_MESSAGE_WAIT } else { tokio::time::Instant::now() + IDLE_LIMIT };
+        let deadline =
+            if unfinished { whole_at + FIRST_MESSAGE_WAIT } else { tokio::time::Instant::now() + IDLE_LIMIT };
         match tokio::time::timeout_at(deadline, reader.readable()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => return ReadEnd::Broken(words(&error)),
@@ -345,7 +369,8 @@ async fn read_frames(
                 }
                 Ok(None) => break,
                 Err(_) => {
-                    let error = ParseError { what: "the stream cannot be followed".to_owned(), answer: None, partial: None };
+                    let error =
+                        ParseError { what: "the stream cannot be followed".to_owned(), answer: None, partial: None };
                     let _ = inputs.send(StreamInput::Frame { id, frame: Frame::Lost(Box::new(error)) }).await;
                     return ReadEnd::Silent;
                 }

@@ -100,7 +100,10 @@ mod tests {
                 "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:c2VjcmV0a2V5|2^20|1:4\r\n",
                 "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:************|2^20|1:4\r\n",
             ),
-            ("a=crypto:1 X inline:abc|2^20;inline:def UNKNOWN\r\n", "a=crypto:1 X inline:***|2^20;inline:*** UNKNOWN\r\n"),
+            (
+                "a=crypto:1 X inline:abc|2^20;inline:def UNKNOWN\r\n",
+                "a=crypto:1 X inline:***|2^20;inline:*** UNKNOWN\r\n",
+            ),
             (
                 "Authorization: Digest username=\"bob\", nonce=\"n1\", response=\"0a1b\", nc=00000001\r\n",
                 "Authorization: Digest username=\"bob\", nonce=\"**\", response=\"****\", nc=00000001\r\n",
