@@ -351,9 +351,9 @@ impl MediaPool {
     ) {
         let Some(placed) = self.open.get(&session) else { return };
         let (thread, rate) = (placed.view.thread, placed.view.sample_rate());
-        match self.view.disk.start_recording(session, path, layout, prepared, rate) {
-            Some(ports) => self.send(thread, Request::Record(session, Box::new(ports))),
-            None => {} // the disk view has reported it
+        // Without ports it failed, and the disk view has reported it.
+        if let Some(ports) = self.view.disk.start_recording(session, path, layout, prepared, rate) {
+            self.send(thread, Request::Record(session, Box::new(ports)));
         }
     }
 

@@ -99,10 +99,10 @@ impl RtpPorts {
     /// # Errors
     /// When the range has no even port with its successor.
     pub fn new((first, last): (u16, u16)) -> Result<Self, EngineError> {
-        let even = first.max(2).next_multiple_of(2);
-        let pairs = (u32::from(last) + 1).saturating_sub(u32::from(even)) / 2;
-        match u16::try_from(pairs) {
-            Ok(pairs) if pairs > 0 => Ok(Self { first: even, pairs, resting: VecDeque::new() }),
+        let even = u32::from(first.max(2)).next_multiple_of(2);
+        let pairs = (u32::from(last) + 1).saturating_sub(even) / 2;
+        match (u16::try_from(even), u16::try_from(pairs)) {
+            (Ok(first), Ok(pairs)) if pairs > 0 => Ok(Self { first, pairs, resting: VecDeque::new() }),
             _ => Err(EngineError::Option {
                 option: "rtp_port_range",
                 what: format!("({first}, {last}) holds no even port with the one after it"),
