@@ -70,7 +70,7 @@ def _row(row: LadderRow, y: float, places: list[float]) -> str:
     start, end = places[row.source], places[row.destination]
     if row.source == row.destination:
         line = f"M{number(start)} {number(y - 8)}h22v8h-20"
-        middle = start + 30 + len(row.label) * _LETTER / 2
+        middle = start + 34 + len(row.label) * _LETTER / 2
     else:
         inset = 2.0 if start < end else -2.0
         line = f"M{number(start + inset)} {number(y)}H{number(end - inset)}"
