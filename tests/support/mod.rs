@@ -6,6 +6,10 @@
 //! UDP loses, delays (and so reorders) and repeats datagrams as the [`Link`] of its direction says. TCP delays only, and
 //! its bytes arrive cut at random places. Media are answered for, not sent: each `Open` gets ports at once.
 
+#![allow(dead_code)] // each test program uses its part of it
+
+pub mod peer;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -649,17 +653,21 @@ pub fn word(kind: &EventKind) -> String {
         EventKind::SessionWillEnd => "WillEnd".to_owned(),
         EventKind::SessionDidEnd { originator: who, .. } => format!("DidEnd({})", originator(*who)),
         EventKind::SessionGotStreamUpdate { streams: what } => format!("GotStreamUpdate({})", streams(*what)),
+        EventKind::SessionGotHoldRequest { originator: who } => format!("GotHoldRequest({})", originator(*who)),
+        EventKind::SessionGotUnholdRequest { originator: who } => format!("GotUnholdRequest({})", originator(*who)),
+        EventKind::SessionDidChangeRoute { code, .. } => format!("DidChangeRoute({code})"),
         EventKind::OptionsDidAnswer { code, .. } => format!("OptionsDidAnswer({code})"),
         other => format!("{other:?}"),
     }
 }
 
-/// The legal courses of a call without proposals and hold (session-api §1.2, §2.1), as a machine: from, notification, to.
+/// The legal courses of a call without proposals and local hold (session-api §1.2, §2.1), as a machine: from, notification, to.
 /// `*` stands for any characters.
 const COURSES: &[(&str, &str, &str)] = &[
     ("new", "NULL>CALLING", "outgoing"),
     ("outgoing", "NewOutgoing(audio)", "calling"),
     ("calling", "GotRingIndication", "calling"),
+    ("calling", "DidChangeRoute(*)", "calling"),
     ("calling", "WillStart", "will start"),
     ("will start", "GotStreamUpdate(audio)", "starting"),
     ("starting", "CALLING>ESTABLISHED", "did start"),
@@ -681,6 +689,8 @@ const COURSES: &[(&str, &str, &str)] = &[
     ("starting", "ACCEPTING>ESTABLISHED", "did start"),
     ("accepting", "ACCEPTING>TERMINATING", "ending silent"),
     ("accepting", "ACCEPTING>TERMINATED", "failed"),
+    ("up", "GotHoldRequest(remote)", "up"),
+    ("up", "GotUnholdRequest(remote)", "up"),
     ("up", "ESTABLISHED>TERMINATING", "ending"),
     ("ending", "WillEnd", "ending loud"),
     ("ending loud", "GotStreamUpdate()", "gone local"),
