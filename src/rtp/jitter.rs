@@ -256,6 +256,7 @@ pub struct JitterBuffer {
     /// Bit n: `head - 1 - n` was received.
     played: u64,
     playing: bool,
+    quiet: bool, // the packet last taken held no audio
     begun: bool, // this stream has played
     /// Media time to play next, and how much was made up while holding there.
     position: i64,
@@ -285,6 +286,7 @@ impl JitterBuffer {
             begun: false,
             position: 0,
             held: 0,
+            quiet: false,
             last: 0,
             margin: WindowMin::new(BASE_SPAN),
             fetches: 0,
@@ -388,11 +390,12 @@ impl JitterBuffer {
         let at = self.micros_of(now);
         loop {
             let Some(slot) = self.first() else {
-                let hold = self.playing && self.micros(self.held) < PAUSE_AFTER;
+                let hold = self.playing && !self.quiet && self.micros(self.held) < PAUSE_AFTER;
                 return if hold { self.missing(false) } else { self.pause() };
             };
             if slot.taken.duration == 0 {
-                self.remove(slot); // a telephone event: received, but not audio
+                self.remove(slot); // a telephone event or comfort noise: the audio pauses, none is lost
+                self.quiet = true;
                 continue;
             }
             if !self.playing {
@@ -433,7 +436,7 @@ impl JitterBuffer {
             }
             self.remove(slot);
             (self.position, self.held) = (slot.media + i64::from(slot.taken.duration), 0);
-            self.last = slot.taken.duration;
+            (self.last, self.quiet) = (slot.taken.duration, false);
             if !early {
                 self.margin.add(at - self.micros(slot.media) - self.transit.base(), at);
                 self.fetches += 1;

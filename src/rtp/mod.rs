@@ -6,9 +6,12 @@
 
 pub mod dtmf;
 pub mod jitter;
+mod outbox;
 pub mod packet;
 pub mod playout;
+mod receiving;
 pub mod rtcp;
+mod sending;
 pub mod session;
 pub mod source;
 pub mod srtp;

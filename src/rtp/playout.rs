@@ -34,7 +34,7 @@ pub struct Playout {
     pub buffer: JitterBuffer,
     clock_rate: usize,
     rate: usize,
-    samples: Box<[i16]>, // history before `begin`, decoded and not yet played up to `end`
+    samples: Vec<i16>, // history before `begin`, decoded and not yet played up to `end`
     begin: usize,
     end: usize,
     concealed: u64, // samples
@@ -49,7 +49,7 @@ impl Playout {
             buffer: JitterBuffer::new(clock_rate, now),
             clock_rate: clock_rate.max(1) as usize,
             rate,
-            samples: vec![0; rate * (HISTORY_MS + STAGED_MS + PACKET_MS) / 1000].into_boxed_slice(),
+            samples: vec![0; Self::capacity(rate)],
             begin: 0,
             end: 0,
             concealed: 0,
@@ -57,11 +57,24 @@ impl Playout {
         }
     }
 
-    /// Forgets stream and audio in wait; timestamps have another clock from now on.
-    pub fn reset(&mut self, clock_rate: u32) {
+    fn capacity(rate: usize) -> usize {
+        rate * (HISTORY_MS + STAGED_MS + PACKET_MS) / 1000
+    }
+
+    /// Forgets stream and audio in wait; timestamps and audio have other rates from now on. Allocates only for a higher
+    /// audio rate than ever before.
+    pub fn reset(&mut self, clock_rate: u32, rate: u32) {
+        let (concealed, old) = (self.concealed as usize, self.rate.max(1));
         self.buffer.reset(clock_rate);
-        self.clock_rate = clock_rate.max(1) as usize;
+        (self.clock_rate, self.rate) = (clock_rate.max(1) as usize, rate as usize);
+        self.concealed = (concealed * self.rate / old) as u64;
+        self.samples.resize(Self::capacity(self.rate), 0);
         (self.begin, self.end) = (0, 0);
+    }
+
+    /// Samples a second.
+    pub fn rate(&self) -> u32 {
+        self.rate as u32
     }
 
     /// Audio in wait, decoded or not.

@@ -312,7 +312,7 @@ impl Writer<'_> {
 /// NTP format: 32.32 fixed point seconds. We count from the start of the stream, not from 1900: RFC 3550 §6.4.1 allows
 /// any clock of ours, and without the wall clock none of its steps can spoil a round trip.
 pub fn ntp(elapsed: Duration) -> u64 {
-    elapsed.as_secs() << 32 | (u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000
+    (elapsed.as_secs() << 32) | ((u64::from(elapsed.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
 /// The middle 32 bits: seconds in 16.16.
