@@ -78,10 +78,9 @@ impl Session {
             }
             Leg::Confirmed(confirmed) => {
                 let mut dialog = confirmed.dialog;
-                match confirmed.unacked {
+                if confirmed.unacked.is_some() {
                     // A re-INVITE of theirs we have answered: its ACK may be lost, BYE ends it all the same.
-                    Some(_) => self.stop_2xx_timers(core),
-                    None => {}
+                    self.stop_2xx_timers(core);
                 }
                 core.send_bye(&mut dialog, reason, Some(ClientUse::Bye(self.id)), now);
                 ending.waits = Waits::Bye;
@@ -157,7 +156,7 @@ impl Session {
         now: Instant,
     ) {
         let crossed = response.status().is_some_and(|status| status < 300);
-        let dialog = if crossed { core.acknowledge_stray(client, response, flow, now) } else { None };
+        let dialog = if crossed { core.acknowledge_stray(client, response, flow) } else { None };
         let Some(mut dialog) = dialog else { return self.end_answered(core) };
         let Leg::Ending(ending) = &mut self.leg else { return };
         let reason = ending.reason.clone();

@@ -79,7 +79,7 @@ impl Session {
     pub fn handle_ack(&mut self, ack: &Message, core: &mut Core, now: Instant) {
         let Ok(cseq) = ack.cseq() else { return };
         let expected = self.unacked_mut().is_some_and(|unacked| unacked.number == cseq.number);
-        if !expected || !self.dialog_mut(ack).is_some() {
+        if !expected || self.dialog_mut(ack).is_none() {
             return; // the ACK to a repeated 2xx, come twice
         }
         match &mut self.leg {

@@ -24,7 +24,7 @@ use crate::ua::timers::Timer;
 /// Proxies give a ringing call up after three minutes of silence (RFC 3261 §13.3.1.1, §16.6 timer C).
 const KEEP_RINGING_EVERY: Duration = Duration::from_secs(60);
 
-/// An INVITE that has passed all checks but those of its offer.
+/// An INVITE that has passed all checks.
 #[derive(Debug)]
 pub(crate) struct Arrival {
     pub server: ServerId,
@@ -32,6 +32,11 @@ pub(crate) struct Arrival {
     pub flow: Flow,
     pub account: AccountId,
     pub merge_key: MergeKey,
+    /// Ours, for `dialog`.
+    pub tag: String,
+    pub dialog: Dialog,
+    /// `None`: the peer wants us to offer.
+    pub offer: Option<Description>,
 }
 
 #[derive(Debug)]
@@ -82,6 +87,10 @@ pub(crate) fn check_offer(
         return Ok(None);
     }
     let offer = Description::parse(request.body()).map_err(NegotiationError::from)?;
+    let summary = Negotiator::inspect(&offer);
+    if summary.chat && !summary.audio {
+        return Err(NegotiationError::NotAcceptable { warning: 304, text: "chat is not available".into() }.into());
+    }
     let nowhere = LocalMedia { address: [0, 0, 0, 0].into(), rtp_port: 1, rtcp_port: 1 };
     let audio = local_audio(nowhere, account, core);
     match Negotiator::new(&mut core.random).answer(&offer, Some(&audio), &mut core.random)? {
@@ -93,17 +102,9 @@ pub(crate) fn check_offer(
 }
 
 impl Session {
-    /// A call arrives: 180, INCOMING, NewIncoming. `dialog` was made with `tag`.
-    pub fn arrive(
-        id: SessionId,
-        tag: String,
-        arrival: Arrival,
-        dialog: Dialog,
-        offer: Option<Description>,
-        core: &mut Core,
-        now: Instant,
-    ) -> Self {
-        let Arrival { server, request, flow, account, merge_key } = arrival;
+    /// A call arrives: 180, INCOMING, NewIncoming.
+    pub fn arrive(id: SessionId, arrival: Arrival, core: &mut Core, now: Instant) -> Self {
+        let Arrival { server, request, flow, account, merge_key, tag, dialog, offer } = arrival;
         let from = request.from().ok();
         let remote_sdp = offer.is_some().then(|| shown_sdp(&String::from_utf8_lossy(request.body())));
         let snapshot = Snapshot {

@@ -60,10 +60,14 @@ pub(super) struct Outgoing {
     /// Number of the last INVITE sent; each attempt has its own.
     seq: u32,
     invite: Option<Invite>,
-    /// The negotiator as it was before early media, for an answer of another fork.
-    before_early_media: Option<Negotiator>,
-    /// Tag and body of the provisional answer that media runs by.
-    early_answer: Option<(Box<[u8]>, Box<[u8]>, AudioParams)>,
+    early_answer: Option<EarlyAnswer>,
+}
+
+/// The provisional answer that media runs by.
+#[derive(Debug)]
+struct EarlyAnswer {
+    tag: Box<[u8]>,
+    body: Box<[u8]>,
 }
 
 /// The INVITE on its way.
@@ -121,7 +125,6 @@ impl Session {
             flow: None,
             seq: 0,
             invite: None,
-            before_early_media: None,
             early_answer: None,
         };
         let tag = tokens::tag(&mut core.random);
@@ -196,10 +199,7 @@ impl Session {
         let Some(flow) = outgoing.flow else { return };
         if outgoing.seq > 0 {
             // Another attempt: the offer of the one before is void, and with it what early media agreed on.
-            match outgoing.before_early_media.take() {
-                Some(before) => self.negotiator = before,
-                None => self.negotiator.roll_back(),
-            }
+            self.negotiator.roll_back();
             outgoing.early_answer = None;
         }
         outgoing.seq += 1;
@@ -259,10 +259,8 @@ impl Session {
                     _ => self.refused(status, response, core, now),
                 }
             }
-            Leg::Ending(ending) if ending.is_cancelling(client) => {
-                if status >= 200 {
-                    self.cancelled(client, response, flow, core, now);
-                }
+            Leg::Ending(ending) if status >= 200 && ending.is_cancelling(client) => {
+                self.cancelled(client, response, flow, core, now);
             }
             // Another fork, or an attempt on a route we have given up.
             _ if (200..300).contains(&status) => core.refuse_fork(client, response, flow, now),
@@ -294,14 +292,9 @@ impl Session {
         if outgoing.early_answer.is_some() || !has_sdp(response) {
             return;
         }
-        let before = self.negotiator.clone();
-        let Ok(Some(params)) = take_answer(&mut self.negotiator, response.body()) else {
-            self.negotiator = before;
-            return;
-        };
-        outgoing.before_early_media = Some(before);
+        let Ok(Some(params)) = take_answer(&mut self.negotiator, response.body()) else { return };
         let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
-        outgoing.early_answer = Some((tag.into(), response.body().into(), params.clone()));
+        outgoing.early_answer = Some(EarlyAnswer { tag: tag.into(), body: response.body().into() });
         self.show_remote_sdp(response.body());
         self.start_audio(params, core);
     }
@@ -323,7 +316,7 @@ impl Session {
         match self.final_answer(response) {
             Ok(answer) => {
                 self.post(EventKind::SessionWillStart, core);
-                core.acknowledge(client, &dialog, seq, now);
+                core.acknowledge(client, &dialog, seq);
                 self.leg = Leg::Confirmed(Box::new(Confirmed::new(dialog)));
                 if let Answer::Audio(params) = answer {
                     self.show_remote_sdp(response.body());
@@ -332,7 +325,7 @@ impl Session {
                 self.establish(core);
             }
             Err(error) => {
-                core.acknowledge(client, &dialog, seq, now);
+                core.acknowledge(client, &dialog, seq);
                 let mut dialog = dialog;
                 core.send_bye(&mut dialog, Some(&error), None, now);
                 self.fail(Failure::local(488, error), core);
@@ -344,14 +337,11 @@ impl Session {
     fn final_answer(&mut self, response: &Message) -> Result<Answer, String> {
         let Leg::Outgoing(outgoing) = &mut self.leg else { return Err("not calling".into()) };
         let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
-        if let Some((early_tag, early_body, _)) = &outgoing.early_answer {
+        if let Some(early) = &outgoing.early_answer {
             // The same answer again, or none because the provisional one stands (RFC 3261 §13.2.1).
-            if **early_tag == *tag && (response.body().is_empty() || **early_body == *response.body()) {
+            if *early.tag == *tag && (response.body().is_empty() || *early.body == *response.body()) {
                 return Ok(Answer::Running);
             }
-        }
-        if let Some(before) = outgoing.before_early_media.take() {
-            self.negotiator = before;
         }
         if !has_sdp(response) {
             return Err("the answer carries no SDP".into());

@@ -15,7 +15,7 @@ use super::transport::{Flow, Transport};
 use super::uri::{Host, Uri};
 
 /// More Record-Route entries than any real path has; a message with more makes no dialog.
-const MAX_ROUTE_SET: usize = 64;
+const MAX_ROUTE_SET: usize = 32;
 
 /// Hops a request of ours may take (RFC 3261 §8.1.1.6).
 pub const MAX_FORWARDS: u8 = 70;

@@ -165,31 +165,25 @@ impl Core {
     }
 
     /// Acknowledges a 2xx to the INVITE of this number, now and each time it is repeated.
-    pub fn acknowledge(&mut self, client: ClientId, dialog: &Dialog, number: u32, now: Instant) {
+    pub fn acknowledge(&mut self, client: ClientId, dialog: &Dialog, number: u32) {
         let flow = dialog.flow();
         let via = self.via(flow);
         let ack = dialog.ack(number, via, None);
-        self.forks.keep(client, dialog.remote_tag(), flow, ack.clone(), now);
+        self.forks.keep(client, dialog.remote_tag(), flow, ack.clone());
         self.transmit(flow, ack);
     }
 
     /// Acknowledges a 2xx that no session waits for: from another fork, or after CANCEL. The dialog it made is to be
     /// ended; `None` when the response makes none.
-    pub fn acknowledge_stray(
-        &mut self,
-        client: ClientId,
-        response: &Message,
-        flow: Flow,
-        now: Instant,
-    ) -> Option<Dialog> {
+    pub fn acknowledge_stray(&mut self, client: ClientId, response: &Message, flow: Flow) -> Option<Dialog> {
         let dialog = Dialog::uac(response, flow).ok().filter(|_| self.forks.has_room(client))?;
-        self.acknowledge(client, &dialog, dialog.local_seq(), now);
+        self.acknowledge(client, &dialog, dialog.local_seq());
         Some(dialog)
     }
 
     /// ACK and BYE for a fork that answered too late (RFC 3261 §13.2.2.4).
     pub fn refuse_fork(&mut self, client: ClientId, response: &Message, flow: Flow, now: Instant) {
-        if let Some(mut dialog) = self.acknowledge_stray(client, response, flow, now) {
+        if let Some(mut dialog) = self.acknowledge_stray(client, response, flow) {
             self.send_bye(&mut dialog, None, None, now);
         }
     }

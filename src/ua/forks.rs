@@ -3,6 +3,7 @@
 //! A 2xx is repeated until its ACK arrives, and each fork of a call may send its own: both go on for up to 64·T1 after the
 //! first one, when the session may be long over. The ACK to each is kept here for that time.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -29,13 +30,19 @@ pub(crate) struct Forks {
 }
 
 impl Forks {
-    /// Keeps the ACK to the 2xx that carried `remote_tag`.
-    pub fn keep(&mut self, client: ClientId, remote_tag: &[u8], flow: Flow, ack: Bytes, now: Instant) {
-        let acks = self.acks.entry(client).or_default();
-        if acks.is_empty() {
+    /// A 2xx came: from the first one on, the INVITE is remembered for 64·T1.
+    pub fn note(&mut self, client: ClientId, now: Instant) {
+        if let Entry::Vacant(entry) = self.acks.entry(client) {
+            entry.insert(Vec::new());
             self.expiry.insert((now + TRANSACTION_TIMEOUT, client));
         }
-        acks.push(Ack { remote_tag: remote_tag.into(), flow, bytes: ack });
+    }
+
+    /// Keeps the ACK to the 2xx that carried `remote_tag`.
+    pub fn keep(&mut self, client: ClientId, remote_tag: &[u8], flow: Flow, ack: Bytes) {
+        if let Some(acks) = self.acks.get_mut(&client) {
+            acks.push(Ack { remote_tag: remote_tag.into(), flow, bytes: ack });
+        }
     }
 
     /// The ACK to a 2xx that comes again.

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use super::core::{ACCEPT, ALLOW, ClientUse, MergeKey};
+use super::core::{ACCEPT, ALLOW, ClientUse, MergeKey, warning_header};
 use super::limits::Admission;
 use super::options::answer_options;
 use super::{Output, UserAgent, tokens};
+use crate::event::{AccountId, SessionId};
 use crate::session::{Arrival, Session, check_offer, is_sdp, required_extensions};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{HeaderName, Message, Method};
@@ -65,7 +66,7 @@ impl UserAgent {
     }
 
     /// The session whose tag a request carries in To.
-    fn session_of(&self, request: &Message) -> Option<crate::event::SessionId> {
+    fn session_of(&self, request: &Message) -> Option<SessionId> {
         let to = request.to().ok()?;
         let tag = std::str::from_utf8(to.tag()?).ok()?;
         self.core.tags.get(tag).copied()
@@ -98,7 +99,7 @@ impl UserAgent {
     }
 
     fn refuse(&mut self, server: ServerId, request: &Message, flow: Flow, refusal: Refusal, now: Instant) {
-        let headers: Vec<_> = refusal.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let headers: Vec<(&str, &str)> = refusal.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
         self.core.answer_with(server, request, flow, refusal.code, &headers, now);
     }
 
@@ -116,26 +117,13 @@ impl UserAgent {
     }
 
     fn take_invite(&mut self, server: ServerId, request: Message, flow: Flow, now: Instant) {
-        let refusal = match self.admit(&request, flow, now) {
-            Ok((account, merge_key)) => {
-                let arrival = Arrival { server, request, flow, account, merge_key };
-                match self.open_session(arrival, now) {
-                    Ok(()) => return,
-                    Err((arrival, refusal)) => return self.refuse(server, &arrival.request, flow, refusal, now),
-                }
-            }
-            Err(refusal) => refusal,
-        };
-        self.refuse(server, &request, flow, refusal, now);
+        if let Err(refusal) = self.open_session(server, &request, flow, now) {
+            self.refuse(server, &request, flow, refusal, now);
+        }
     }
 
     /// All checks before the offer, in the order of RFC 3261 §8.2; the limits first, because they protect the rest.
-    fn admit(
-        &mut self,
-        request: &Message,
-        flow: Flow,
-        now: Instant,
-    ) -> Result<(crate::event::AccountId, MergeKey), Refusal> {
+    fn admit(&mut self, request: &Message, flow: Flow, now: Instant) -> Result<(AccountId, MergeKey), Refusal> {
         let core = &mut self.core;
         let (rate, per_source) = (core.config.invite_rate, core.config.invite_rate_per_source);
         if core.limits.admit(flow.remote.ip(), rate, per_source, now) == Admission::Refused {
@@ -172,33 +160,26 @@ impl UserAgent {
         Ok((account, merge_key))
     }
 
-    fn open_session(&mut self, arrival: Arrival, now: Instant) -> Result<(), (Arrival, Refusal)> {
+    fn open_session(&mut self, server: ServerId, request: &Message, flow: Flow, now: Instant) -> Result<(), Refusal> {
+        let (account, merge_key) = self.admit(request, flow, now)?;
         let core = &mut self.core;
         let tag = tokens::tag(&mut core.random);
-        let dialog = match Dialog::uas(&arrival.request, &tag, arrival.flow) {
-            Ok(dialog) => dialog,
-            Err(error) => {
-                let warning = super::core::warning_header(399, &error.to_string());
-                return Err((arrival, Refusal::with(400, "Warning", warning)));
+        let dialog = Dialog::uas(request, &tag, flow)
+            .map_err(|error| Refusal::with(400, "Warning", warning_header(399, &error.to_string())))?;
+        let offer = check_offer(request, account, core).map_err(|bad| {
+            let mut refusal = Refusal::with(bad.code, "Warning", bad.warning);
+            if bad.code == 415 {
+                refusal.headers.push(("Accept", ACCEPT.into())); // RFC 3261 §21.4.13
             }
-        };
-        let offer = match check_offer(&arrival.request, arrival.account, core) {
-            Ok(offer) => offer,
-            Err(bad) => {
-                let mut refusal = Refusal::with(bad.code, "Warning", bad.warning);
-                if bad.code == 415 {
-                    refusal.headers.push(("Accept", ACCEPT.into())); // RFC 3261 §21.4.13
-                }
-                return Err((arrival, refusal));
-            }
-        };
-        if !core.limits.open(arrival.flow.remote.ip()) {
+            refusal
+        })?;
+        if !core.limits.open(flow.remote.ip()) {
             core.stats.refused_by_limit += 1;
-            return Err((arrival, Refusal::with(503, "Retry-After", RETRY_AFTER)));
+            return Err(Refusal::with(503, "Retry-After", RETRY_AFTER));
         }
         let id = core.next_session();
-        let session = Session::arrive(id, tag, arrival, dialog, offer, core, now);
-        self.sessions.insert(id, Box::new(session));
+        let arrival = Arrival { server, request: request.clone(), flow, account, merge_key, tag, dialog, offer };
+        self.sessions.insert(id, Box::new(Session::arrive(id, arrival, core, now)));
         Ok(())
     }
 
@@ -221,6 +202,7 @@ impl UserAgent {
         match used {
             ClientUse::Invite(id) => {
                 if (200..300).contains(&status) {
+                    self.core.forks.note(client, now);
                     let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
                     if let Some((flow, ack)) = self.core.forks.ack(client, tag) {
                         return self.core.transmit(flow, ack);

@@ -115,6 +115,7 @@ impl Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ua::tests::harness::start;
 
     const SOURCE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     const OTHER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
@@ -122,7 +123,7 @@ mod tests {
     #[test]
     fn a_source_meets_its_own_limit_first_and_recovers() {
         let mut limits = Limits::default();
-        let mut now = Instant::now();
+        let mut now = start();
         let mut admitted = |source, now| limits.admit(source, 100, 5, now) == Admission::Admitted;
         assert_eq!((0..9).filter(|_| admitted(SOURCE, now)).count(), 5);
         assert!(admitted(OTHER, now), "another source is not hurt");
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn all_sources_together_meet_the_total_then_silence_then_answers_again() {
         let mut limits = Limits::default();
-        let mut now = Instant::now();
+        let mut now = start();
         for last in 1..=10 {
             let source = IpAddr::from([192, 0, 2, last]);
             assert_eq!(limits.admit(source, 10, 10, now), Admission::Admitted);
@@ -150,7 +151,7 @@ mod tests {
 
     #[test]
     fn a_rate_of_zero_admits_nothing() {
-        assert_eq!(Limits::default().admit(SOURCE, 0, 0, Instant::now()), Admission::Refused);
+        assert_eq!(Limits::default().admit(SOURCE, 0, 0, start()), Admission::Refused);
     }
 
     #[test]

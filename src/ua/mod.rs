@@ -292,7 +292,7 @@ impl UserAgent {
     pub fn handle_message(&mut self, message: Message, flow: Flow, now: Instant) {
         self.core.stats.messages_received += 1;
         if let Err(error) = message.validate() {
-            return self.answer_bad(*error, flow);
+            return self.answer_bad(&error, flow);
         }
         if self.is_flooded(&message, now) {
             self.core.stats.refused_by_rate += 1;
@@ -303,9 +303,10 @@ impl UserAgent {
     }
 
     /// Bytes that are no usable message: answered when the error says so.
+    #[allow(clippy::boxed_local)] // as the parser gives it
     pub fn handle_bad_message(&mut self, error: Box<ParseError>, flow: Flow, _now: Instant) {
         self.core.stats.messages_received += 1;
-        self.answer_bad(*error, flow);
+        self.answer_bad(&error, flow);
     }
 
     /// The message of this client transaction could not be sent.
@@ -457,7 +458,7 @@ impl UserAgent {
     }
 
     /// Answers without state: what cannot be read cannot be matched to its repetition either.
-    fn answer_bad(&mut self, error: ParseError, flow: Flow) {
+    fn answer_bad(&mut self, error: &ParseError, flow: Flow) {
         self.core.stats.bad_messages += 1;
         if let (Some(code), Some(partial)) = (error.answer, &error.partial) {
             let tag = tokens::tag(&mut self.core.random);

@@ -12,6 +12,7 @@ use rand::rngs::StdRng;
 
 use crate::event::{AccountId, Event, EventKind, Originator, Route, SessionId, SessionState, Snapshot, Streams};
 use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, SrtpPolicy};
+use crate::sip::build::Builder;
 use crate::sip::message::Message;
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::{Flow, Transport};
@@ -256,7 +257,7 @@ impl Pair {
         Self {
             alice: Side::new("alice", ALICE, 1),
             bob: Side::new("bob", BOB, 2),
-            now: Instant::now(),
+            now: start(),
             wire: Vec::new(),
             lost: Vec::new(),
         }
@@ -354,4 +355,211 @@ pub fn first_line(message: &Message) -> String {
         Some(status) => format!("{status} {}", message.method()),
         None => message.method().to_string(),
     }
+}
+
+/// The peer of [`Lone`].
+pub const PEER: &str = "192.0.2.9:5060";
+
+/// PCMU offered or answered by [`PEER`].
+pub const SDP: &str = "v=0\r\no=bob 1 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\n\
+                       m=audio 6000 RTP/AVP 0\r\n";
+
+/// [`SDP`] with another o= version and a direction.
+pub fn sdp(version: u32, direction: &str) -> String {
+    format!("{}a={direction}\r\n", SDP.replace("bob 1 1", &format!("bob 1 {version}")))
+}
+
+/// One user agent against messages written by hand.
+pub struct Lone {
+    pub side: Side,
+    pub now: Instant,
+    pub sent: Vec<Message>,
+    clients: Vec<ClientId>,
+}
+
+/// A request of [`PEER`] to Alice.
+#[derive(Clone)]
+pub struct Draft {
+    pub method: &'static str,
+    pub uri: &'static str,
+    pub branch: String,
+    pub to_tag: Option<String>,
+    pub number: u32,
+    pub extra: Vec<String>,
+    pub body: String,
+}
+
+impl Draft {
+    pub fn new(method: &'static str, branch: &str) -> Self {
+        Self {
+            method,
+            uri: "sip:alice@192.0.2.1",
+            branch: branch.into(),
+            to_tag: None,
+            number: 1,
+            extra: vec!["Contact: <sip:bob@192.0.2.9>".into()],
+            body: String::new(),
+        }
+    }
+
+    pub fn invite() -> Self {
+        Self { body: SDP.into(), ..Self::new("INVITE", "invite") }.with("Content-Type: application/sdp")
+    }
+
+    pub fn method(self, method: &'static str) -> Self {
+        Self { method, ..self }
+    }
+
+    pub fn with(mut self, header: &str) -> Self {
+        self.extra.push(header.into());
+        self
+    }
+
+    pub fn body(mut self, body: &str) -> Self {
+        self.body = body.into();
+        self
+    }
+
+    /// The same in the dialog that this response made.
+    pub fn in_dialog(mut self, number: u32, response: &Message) -> Self {
+        let tag = response.to().expect("To").tag().expect("a To tag");
+        (self.number, self.to_tag) = (number, Some(String::from_utf8(tag.to_vec()).expect("text")));
+        self
+    }
+
+    pub fn text(&self) -> String {
+        let Self { method, uri, branch, number, body, .. } = self;
+        let tag = self.to_tag.as_ref().map(|tag| format!(";tag={tag}")).unwrap_or_default();
+        let mut text = format!(
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {PEER};branch=z9hG4bK{branch}\r\nMax-Forwards: 70\r\n\
+             From: \"Bob\" <sip:bob@example.com>;tag=peer\r\nTo: <sip:alice@example.com>{tag}\r\n\
+             Call-ID: written-by-hand\r\nCSeq: {number} {method}\r\n"
+        );
+        for header in &self.extra {
+            text += header;
+            text += "\r\n";
+        }
+        text + &format!("Content-Length: {}\r\n\r\n{body}", body.len())
+    }
+}
+
+impl Lone {
+    pub fn new() -> Self {
+        Self { side: Side::new("alice", ALICE, 7), now: start(), sent: Vec::new(), clients: Vec::new() }
+    }
+
+    pub fn flow() -> Flow {
+        Flow::to(Transport::Udp, address(PEER))
+    }
+
+    pub fn run(&mut self) {
+        loop {
+            let sent = self.side.drain(self.now);
+            if sent.is_empty() {
+                return;
+            }
+            for (_, bytes, client) in sent {
+                let message = Message::parse(bytes).expect("what we send can be read");
+                if !matches!(message.status(), Some(400 | 505 | 513)) {
+                    message.validate().expect("what we send is valid"); // these repeat what was wrong
+                }
+                self.sent.push(message);
+                self.clients.extend(client);
+            }
+        }
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        self.run();
+        while let Some(at) = self.side.ua.poll_timeout().filter(|at| *at <= end) {
+            self.now = self.now.max(at);
+            self.side.ua.handle_timeout(self.now);
+            self.run();
+        }
+        self.now = end;
+    }
+
+    /// What was sent since the last time.
+    pub fn take(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.sent)
+    }
+
+    /// Its lines.
+    pub fn take_lines(&mut self) -> Vec<String> {
+        self.take().iter().map(first_line).collect()
+    }
+
+    pub fn receive(&mut self, text: impl Into<Vec<u8>>) {
+        match Message::parse(Bytes::from(text.into())) {
+            Ok(message) => self.side.ua.handle_message(message, Self::flow(), self.now),
+            Err(error) => self.side.ua.handle_bad_message(error, Self::flow(), self.now),
+        }
+        self.run();
+    }
+
+    /// Sends a request of the peer's; gives back all that we send at once.
+    pub fn ask(&mut self, draft: &Draft) -> Vec<Message> {
+        self.take();
+        self.receive(draft.text());
+        self.take()
+    }
+
+    /// The peer answers a request of ours.
+    pub fn respond(&mut self, request: &Message, code: u16, tag: &str, headers: &[&str], body: &str) {
+        let mut response = Builder::response(request, code, "", Some(tag), self.side.at);
+        for header in headers {
+            let (name, value) = header.split_once(": ").expect("name: value");
+            response = response.header(name, value);
+        }
+        let body = (!body.is_empty()).then_some(("application/sdp", body.as_bytes()));
+        self.receive(response.finish(body).to_vec());
+    }
+
+    /// The transport fails for the last request.
+    pub fn fail_transport(&mut self, error: &str) {
+        let client = *self.clients.last().expect("a request was sent");
+        self.side.ua.handle_transport_error(client, error, self.now);
+        self.run();
+    }
+
+    /// Calls the peer; gives back the INVITE.
+    pub fn call(&mut self) -> (SessionId, Message) {
+        let call = self.side.call("sip:bob@example.com", &[PEER], self.now).expect("a call");
+        self.run();
+        let mut sent = self.take();
+        assert_eq!(sent.len(), 1);
+        (call, sent.remove(0))
+    }
+
+    /// The peer calls and is answered; gives back our 200.
+    pub fn talk(&mut self) -> (SessionId, Message) {
+        self.ask(&Draft::invite());
+        let session = self.side.last();
+        self.side.ua.accept(session, true, false, self.now).expect("accepted");
+        self.run();
+        let ok = self.take().pop().expect("a 200");
+        assert_eq!(ok.status(), Some(200));
+        self.receive(Draft::new("ACK", "ack").in_dialog(1, &ok).text());
+        assert_eq!(self.side.snapshot().state, SessionState::Established);
+        self.side.take_log();
+        self.side.media.clear();
+        (session, ok)
+    }
+
+    pub fn expect_nothing_left(&mut self) {
+        self.pass(Duration::from_secs(100));
+        assert!(self.side.ua.is_idle(), "{:?}", self.side.ua);
+    }
+}
+
+/// An arbitrary origin of virtual time.
+#[expect(clippy::disallowed_methods, reason = "an arbitrary origin of virtual time")]
+pub fn start() -> Instant {
+    Instant::now()
+}
+
+/// A header as text.
+pub fn header(message: &Message, name: &str) -> String {
+    String::from_utf8_lossy(message.header_named(name).unwrap_or_default()).into_owned()
 }

@@ -1,4 +1,11 @@
 //! The user agent against another one, and against messages written by hand. Each test expects the full list of events.
 
+mod callee;
+mod caller;
 mod calls;
 pub(crate) mod harness;
+mod hostile;
+mod in_dialog;
+mod recording;
+mod routes;
+mod verbs;
