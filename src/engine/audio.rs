@@ -1,7 +1,7 @@
 //! The application's side of a call's audio: frames out and in, players, tones, bridges, numbers.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Wake, Waker};
 use std::thread::Thread;
@@ -12,11 +12,14 @@ use crossbeam_channel::bounded;
 
 use super::calls::{CallView, level_db};
 use super::media::{MediaView, PortId, REQUEST_TIMEOUT, Request};
+use super::sockets::words;
 use super::{EngineError, lock};
 use crate::audio::graph::{Sink, Source};
+use crate::audio::player::{Player, PlayerControl, WavInput, player};
 use crate::audio::ports::{RingSource, ring_sink, ring_source};
 use crate::audio::resample::{Converter, FILE_RATES, is_frame_rate};
 use crate::audio::ring::{Consumer, Monitor, Producer};
+use crate::audio::wav::WavFault;
 use crate::event::SessionId;
 use crate::media::CodecKind;
 use crate::rtp::session::{PacketTrace, Statistics};
@@ -185,11 +188,23 @@ impl AudioHandle {
     /// # Errors
     /// [`EngineError::File`] or [`EngineError::Audio`] at once when it is missing or no wav file.
     pub fn play(&self, source: PlaySource, loops: u32) -> Result<Playback, EngineError> {
-        let done = Arc::new(Done::default());
-        let source = self.media.disk.open_player(source, loops)?;
-        let source = Box::new(Watched { inner: source, done: done.clone() });
-        self.send(Request::AddSource { session: self.session(), source, monitor: None })?;
-        Ok(Playback { done })
+        let input = match source {
+            PlaySource::Path(path) => WavInput::Path(path),
+            PlaySource::Bytes(bytes) => WavInput::Bytes(bytes),
+        };
+        let Player { source, feed, control } =
+            player(&input, self.sample_rate(), loops).map_err(|error| match (&input, error.fault) {
+                (WavInput::Path(path), WavFault::Io(fault)) => {
+                    EngineError::File { path: path.clone(), what: words(&fault) }
+                }
+                (_, fault) => EngineError::Audio(format!("{}: {fault}", error.name)),
+            })?;
+        let (waiting, error) = (Arc::new(Waiting::default()), Arc::default());
+        control.set_waker(Some(Waker::from(waiting.clone())));
+        let playback = Playback { control, waiting, error };
+        self.media.disk.play(feed, playback.error.clone())?;
+        self.send(Request::AddSource { session: self.session(), source: Box::new(source), monitor: None })?;
+        Ok(playback)
     }
 
     /// Sends a sine of `hz` at `level` dBFS (0 is full scale) until replaced; `None` stops it.
@@ -523,79 +538,60 @@ impl WriterState {
     }
 }
 
-/// The end of a playback, as both sides see it.
+/// Who waits for the end of a playback.
 #[derive(Default)]
-struct Done {
-    finished: AtomicBool,
-    stop: AtomicBool,
-    error: Mutex<Option<String>>,
-    waiter: AtomicWaker,
-    waker: AtomicWaker,
+struct Waiting {
+    thread: AtomicWaker,
+    task: AtomicWaker,
 }
 
-/// A source whose end is told.
-struct Watched {
-    inner: super::disk::PlayerSource,
-    done: Arc<Done>,
-}
-
-impl Source for Watched {
-    fn rate(&self) -> u32 {
-        self.inner.rate()
+impl Wake for Waiting {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
     }
-    fn pull(&mut self, out: &mut [i16], now: Instant) -> bool {
-        !self.done.stop.load(Relaxed) && self.inner.pull(out, now)
-    }
-    fn start(&mut self, now: Instant) {
-        self.inner.start(now);
-    }
-    fn stop(&mut self, now: Instant) {
-        self.inner.stop(now);
-    }
-    fn is_finished(&self) -> bool {
-        self.done.stop.load(Relaxed) || self.inner.is_finished()
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.thread.wake();
+        self.task.wake();
     }
 }
 
-impl Drop for Watched {
-    fn drop(&mut self) {
-        *lock(&self.done.error) = self.inner.error();
-        self.done.finished.store(true, SeqCst);
-        self.done.waiter.wake();
-        self.done.waker.wake();
-    }
-}
-
-/// A wav file being played; dropping it does not stop it.
+/// A wav file being played; dropping it does not stop it. One thread and one task may wait for its end.
 #[derive(Clone)]
 pub struct Playback {
-    done: Arc<Done>,
+    control: PlayerControl,
+    waiting: Arc<Waiting>,
+    error: Arc<Mutex<Option<String>>>,
 }
 
 impl Playback {
     /// Stops with the next frame.
     pub fn stop(&self) {
-        self.done.stop.store(true, Relaxed);
+        self.control.stop();
     }
 
     /// Played to the end, stopped, or its stream is over.
     pub fn is_finished(&self) -> bool {
-        self.done.finished.load(SeqCst)
+        self.control.is_finished()
+    }
+
+    /// Milliseconds played so far, loops included.
+    pub fn position_ms(&self) -> u64 {
+        self.control.position_ms()
     }
 
     /// Waits for the end; false when `timeout` came first.
     pub fn wait(&self, timeout: Duration) -> bool {
-        wait_until(timeout, |waker| self.done.waiter.register(waker), || self.is_finished())
+        wait_until(timeout, |waker| self.waiting.thread.register(waker), || self.is_finished())
     }
 
     /// Wakes `waker` at the end. Ask [`Self::is_finished`] once after setting it.
     pub fn set_waker(&self, waker: &Waker) {
-        self.done.waker.register(waker);
+        self.waiting.task.register(waker);
     }
 
-    /// What went wrong while reading the file, once finished.
+    /// What went wrong while reading the file: what had been read until then was played.
     pub fn error(&self) -> Option<String> {
-        lock(&self.done.error).clone()
+        lock(&self.error).clone()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use mio::Registry;
@@ -15,7 +14,8 @@ use super::calls::{CallView, SILENCE_DB, level_db};
 use super::disk::RecordingPorts;
 use super::media::{PortId, ThreadCounters, ToSignalling};
 use super::sockets::RtpSockets;
-use crate::audio::graph::{Graph, Sink, SinkId, Source, SourceId};
+use crate::audio::graph::{Graph, GraphError, Sink, SinkId, Source, SourceId};
+use crate::audio::recorder::{RecorderControl, RecorderSinks};
 use crate::audio::ring::Monitor;
 use crate::media::{AudioParams, MediaEvent};
 use crate::rtp::session::{Channel, PacketTrace, Received, RtpSession};
@@ -75,11 +75,11 @@ impl<T> Watched<T> {
     }
 }
 
-/// Two sinks: what the peer says, and what it hears.
+/// A recording's sinks; in a mix both parties go into one.
 struct Recording {
     remote: SinkId,
     local: SinkId,
-    paused: Arc<std::sync::atomic::AtomicBool>,
+    control: RecorderControl,
 }
 
 impl Call {
@@ -219,7 +219,7 @@ impl Call {
 
     /// Lets the peer (and the recording's local side) hear a source.
     pub fn hear(&mut self, source: SourceId, graph: &mut Graph, now: Instant) {
-        let sinks = [Some(self.encoder), self.recording.as_ref().map(|recording| recording.local)];
+        let sinks = [Some(self.encoder), self.recorded(source)];
         for sink in sinks.into_iter().flatten() {
             let _ = graph.connect(source, sink, self.gain(), now);
         }
@@ -229,7 +229,7 @@ impl Call {
     }
 
     pub fn stop_hearing(&mut self, source: SourceId, graph: &mut Graph, now: Instant) {
-        let sinks = [Some(self.encoder), self.recording.as_ref().map(|recording| recording.local)];
+        let sinks = [Some(self.encoder), self.recorded(source)];
         for sink in sinks.into_iter().flatten() {
             let _ = graph.disconnect(source, sink, now);
         }
@@ -304,22 +304,41 @@ impl Call {
         });
     }
 
-    pub fn record(&mut self, ports: RecordingPorts, graph: &mut Graph, now: Instant) -> Result<(), String> {
+    /// Where a recording hears what the peer is to hear. What the peer says itself (echo) is in a mix already.
+    fn recorded(&self, source: SourceId) -> Option<SinkId> {
+        let recording = self.recording.as_ref()?;
+        (recording.remote != recording.local || source != self.remote).then_some(recording.local)
+    }
+
+    /// Lets a recording hear both parties.
+    pub fn record(&mut self, ports: RecordingPorts, graph: &mut Graph, now: Instant) -> Result<(), GraphError> {
         self.stop_recording(graph, now);
-        let (remote, local) = (self.name("recording-remote"), self.name("recording-local"));
-        let remote = graph.add_sink(&remote, ports.remote).map_err(|error| error.to_string())?;
-        let local = graph.add_sink(&local, ports.local).map_err(|error| error.to_string())?;
+        let RecordingPorts { sinks, control, .. } = ports;
+        let name = self.name("recording");
+        let (remote, local) = match sinks {
+            RecorderSinks::Mix(sink) => {
+                let sink = graph.add_sink(&name, Box::new(sink))?;
+                (sink, sink)
+            }
+            RecorderSinks::Stereo { remote, local } => {
+                let remote = graph.add_sink(&name, Box::new(remote))?;
+                let name = self.name("recording");
+                (remote, graph.add_sink(&name, Box::new(local))?)
+            }
+        };
+        self.recording = Some(Recording { remote, local, control });
         let _ = graph.connect(self.remote, remote, 1.0, now);
-        for source in &self.heard {
-            let _ = graph.connect(*source, local, self.gain(), now);
+        for source in self.heard.clone() {
+            self.hear(source, graph, now);
         }
-        self.recording = Some(Recording { remote, local, paused: ports.paused });
         Ok(())
     }
 
     pub fn pause_recording(&mut self, paused: bool) {
-        if let Some(recording) = &self.recording {
-            recording.paused.store(paused, Relaxed);
+        match &self.recording {
+            Some(recording) if paused => recording.control.pause(),
+            Some(recording) => recording.control.resume(),
+            None => {}
         }
     }
 

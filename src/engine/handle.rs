@@ -316,14 +316,15 @@ impl Engine {
         path: &Path,
         layout: RecordingLayout,
     ) -> Result<PathBuf, EngineError> {
-        let recording = NewRecording::create(path)?;
+        let rate = self.shared.calls.get(session).map_or(8000, |call| call.sample_rate());
+        let recording = NewRecording::create(path, layout, rate)?;
         let path = recording.path().to_owned();
         let key = path.clone();
         let started = self.ask(move |lane, now| {
-            lane.prepared.insert(key.clone(), recording);
+            lane.prepared.insert(key.clone(), (session, recording));
             let started = lane.ua.start_recording(session, key.clone(), layout, now);
             if started.is_err()
-                && let Some(recording) = lane.prepared.remove(&key)
+                && let Some((_, recording)) = lane.prepared.remove(&key)
             {
                 recording.discard();
             }

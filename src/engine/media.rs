@@ -14,7 +14,7 @@ use tokio::sync::Notify;
 
 use super::calls::{CallView, Calls};
 use super::counters::{Counter, QueueCounters};
-use super::disk::{self, DiskRequest, DiskView, NewRecording};
+use super::disk::{self, DiskView, NewRecording};
 use super::media_thread::{self, MediaThread};
 use super::sockets::{RtpSockets, words};
 use super::stats::{DiskStats, MediaThreadStats};
@@ -22,7 +22,7 @@ use super::{AudioStatistics, EngineError, EngineOptions};
 use crate::audio::graph::{Sink, Source};
 use crate::audio::ring::Monitor;
 use crate::event::SessionId;
-use crate::media::{MediaCommand, MediaEvent, RecordingLayout};
+use crate::media::{MediaCommand, MediaEvent};
 use crate::rtp::session::PacketTrace;
 
 /// Requests that wait for one media thread: it takes all of them every 20 ms at the latest.
@@ -216,6 +216,7 @@ impl MediaView {
 /// The media lane as signalling sees it: places calls and never waits for a thread.
 pub(super) struct MediaPool {
     view: MediaView,
+    to_signalling: ToSignalling,
     calls: Arc<Calls>,
     open: HashMap<SessionId, Placed>,
     /// Requests for threads whose queue was full, in order.
@@ -273,8 +274,9 @@ impl MediaPool {
             joins.push(builder.spawn(body).map_err(failed)?);
             threads.push(ThreadHandle { requests, waker, counters });
         }
-        let view = MediaView { threads: threads.into(), disk, events: to_signalling.sender };
+        let view = MediaView { threads: threads.into(), disk, events: to_signalling.sender.clone() };
         let pool = Self {
+            to_signalling,
             calls,
             open: HashMap::new(),
             backlog: view.threads.iter().map(|_| VecDeque::new()).collect(),
@@ -330,6 +332,9 @@ impl MediaPool {
     }
 
     pub fn command(&mut self, session: SessionId, command: MediaCommand) {
+        if let (MediaCommand::Start(params), Some(placed)) = (&command, self.open.get(&session)) {
+            placed.view.set_sample_rate(params.send.codec.sample_rate()); // known before the thread gets to it
+        }
         if let Some(thread) = self.thread(session) {
             self.send(
                 thread,
@@ -341,19 +346,19 @@ impl MediaPool {
         }
     }
 
-    /// Records into the file prepared by the verb, or one created now.
-    pub fn start_recording(
-        &mut self,
-        session: SessionId,
-        path: PathBuf,
-        layout: RecordingLayout,
-        prepared: Option<NewRecording>,
-    ) {
-        let Some(placed) = self.open.get(&session) else { return };
-        let (thread, rate) = (placed.view.thread, placed.view.sample_rate());
-        // Without ports it failed, and the disk view has reported it.
-        if let Some(ports) = self.view.disk.start_recording(session, path, layout, prepared, rate) {
-            self.send(thread, Request::Record(session, Box::new(ports)));
+    /// Records into the file the verb has prepared.
+    pub fn start_recording(&mut self, session: SessionId, path: PathBuf, prepared: Option<NewRecording>) {
+        let Some(thread) = self.thread(session) else {
+            return prepared.map(NewRecording::discard).unwrap_or_default();
+        };
+        let ports =
+            prepared.ok_or("the recording has no file").and_then(|new| self.view.disk.start_recording(session, new));
+        match ports {
+            Ok(ports) => self.send(thread, Request::Record(session, Box::new(ports))),
+            Err(error) => {
+                let error = Some(error.to_owned());
+                self.to_signalling.event(session, MediaEvent::RecordingDidStop { path, error });
+            }
         }
     }
 
@@ -382,7 +387,7 @@ impl MediaPool {
     pub fn thread_ended(&mut self) {
         self.threads_left = self.threads_left.saturating_sub(1);
         if self.threads_left == 0 {
-            self.view.disk.send(DiskRequest::Stop);
+            self.view.disk.stop();
         }
     }
 
@@ -399,6 +404,6 @@ impl Drop for MediaPool {
     /// A pool that was never told to stop (the engine could not start) takes its threads with it.
     fn drop(&mut self) {
         self.stop();
-        self.view.disk.send(DiskRequest::Stop);
+        self.view.disk.stop();
     }
 }

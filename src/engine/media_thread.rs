@@ -15,6 +15,7 @@ use mio::{Events, Interest, Poll, Token};
 use rand::rngs::StdRng;
 
 use super::call::Call;
+use super::disk::RecordingPorts;
 use super::media::{MediaMessage, Request, ThreadCounters, ToSignalling};
 use super::signalling::panic_text;
 use crate::audio::graph::{Event as GraphEvent, Graph, SourceId};
@@ -209,14 +210,7 @@ impl MediaThread {
         match request {
             Request::Open { view, sockets } => self.open(view, sockets),
             Request::Command(session, command) => self.command(session, command, now),
-            Request::Record(session, ports) => match self.find(session) {
-                Some((call, graph)) => {
-                    if let Err(error) = call.record(*ports, graph, now) {
-                        self.fault(&format!("cannot record: {error}"));
-                    }
-                }
-                None => drop(ports), // the disk thread sees the end of its rings and finishes the file
-            },
+            Request::Record(session, ports) => self.record(session, *ports, now),
             Request::StopRecording(session) => {
                 if let Some((call, graph)) = self.find(session) {
                     call.stop_recording(graph, now);
@@ -314,6 +308,17 @@ impl MediaThread {
             | MediaCommand::StartRecording { .. }
             | MediaCommand::StopRecording => {} // these have requests of their own
         }
+    }
+
+    /// Without its call, the ports are dropped; the disk thread sees the end of its rings and finishes the file.
+    fn record(&mut self, session: SessionId, ports: RecordingPorts, now: Instant) {
+        let path = ports.path.clone();
+        let Some((call, graph)) = self.find(session) else { return };
+        let event = match call.record(ports, graph, now) {
+            Ok(()) => MediaEvent::RecordingDidStart { path },
+            Err(error) => MediaEvent::RecordingDidStop { path, error: Some(error.to_string()) },
+        };
+        self.to_signalling.event(session, event);
     }
 
     fn bridge(&mut self, from: SessionId, to: SessionId, on: bool, now: Instant) {

@@ -16,6 +16,7 @@ use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
 
 use super::counters::{Counter, QueueCounters, TransportCounters};
+use super::disk::NewRecording;
 use super::events::EventQueue;
 use super::media::{MediaMessage, MediaPool};
 use super::resolver::{RESOLVED_LIMIT, Resolved, Resolver};
@@ -81,8 +82,8 @@ pub(super) struct LaneParts {
 pub(super) struct Lane {
     pub ua: UserAgent,
     pub media: MediaPool,
-    /// Files opened for recordings whose verb is under way, by path.
-    pub prepared: HashMap<PathBuf, super::disk::NewRecording>,
+    /// Files opened for recordings that have not begun (a call on hold begins later), by path.
+    pub prepared: HashMap<PathBuf, (SessionId, NewRecording)>,
     pub events: Arc<EventQueue>,
     counters: Arc<LaneCounters>,
     udp: Option<Udp>,
@@ -463,9 +464,9 @@ impl Lane {
                     self.ports.release(port, now);
                 }
             }
-            MediaCommand::StartRecording { path, layout } => {
-                let prepared = self.prepared.remove(&path);
-                self.media.start_recording(session, path, layout, prepared);
+            MediaCommand::StartRecording { path, .. } => {
+                let prepared = self.prepared.remove(&path).map(|(_, recording)| recording);
+                self.media.start_recording(session, path, prepared);
             }
             other => self.media.command(session, other),
         }
@@ -488,6 +489,13 @@ impl Lane {
         self.tidy_at = now + HOUSEKEEPING;
         self.streams.close_overdue(now);
         let ua = &self.ua;
+        let wanted = |path: &PathBuf, session| {
+            let snapshot = ua.snapshot(session);
+            snapshot.and_then(|snapshot| snapshot.audio.as_ref()?.recording_file_name.clone()).as_ref() == Some(path)
+        };
+        for (_, (_, recording)) in self.prepared.extract_if(|path, (session, _)| !wanted(path, *session)) {
+            recording.discard(); // the call or the wish for it ended before it began
+        }
         self.times.retain(|session, times| match times.over_at {
             Some(at) => now.saturating_duration_since(at) < HOUSEKEEPING || ua.snapshot(*session).is_some(),
             None => true,
