@@ -17,6 +17,7 @@ use super::packet::{Header, MAX_PAYLOAD, sequence_distance, timestamp_distance};
 /// Packets held at most: 1.28 s of 20 ms packets, well beyond the longest delay.
 pub const MAX_PACKETS: usize = 64;
 
+const FIRST_BLOCKS: usize = 8; // 12 kB; only a line with a lot of jitter needs more, doubled three times at most
 const MAX_PACKETS_I64: i64 = MAX_PACKETS as i64;
 const TICK: i64 = 20_000; // µs; what is pulled at once
 const MARGIN: i64 = 2_000; // over the measured transit: late ticks, rounding
@@ -246,7 +247,7 @@ pub struct JitterBuffer {
     clock_rate: i64,
     start: Instant,
     slots: [Option<Slot>; MAX_PACKETS], // by sequence number
-    payloads: Box<[u8]>,                // MAX_PACKETS blocks of MAX_PAYLOAD; the same few are used again and again
+    payloads: Vec<u8>, // blocks of MAX_PAYLOAD: as many as ever waited at once, the same few again and again
     free: [u8; MAX_PACKETS],
     free_len: usize,
     stream: Option<Stream>,
@@ -275,7 +276,7 @@ impl JitterBuffer {
             clock_rate: clock_rate.max(1).into(),
             start: now,
             slots: [None; MAX_PACKETS],
-            payloads: vec![0; MAX_PACKETS * MAX_PAYLOAD].into_boxed_slice(),
+            payloads: vec![0; FIRST_BLOCKS * MAX_PAYLOAD],
             free: std::array::from_fn(|n| (MAX_PACKETS - 1 - n) as u8),
             free_len: MAX_PACKETS,
             stream: None,
@@ -347,6 +348,9 @@ impl JitterBuffer {
         self.free_len -= 1;
         let len = arrival.payload.len().min(MAX_PAYLOAD);
         let offset = usize::from(block) * MAX_PAYLOAD;
+        if self.payloads.len() < offset + MAX_PAYLOAD {
+            self.payloads.resize((2 * self.payloads.len()).max(offset + MAX_PAYLOAD), 0);
+        }
         self.payloads[offset..offset + len].copy_from_slice(&arrival.payload[..len]);
         let taken = Taken { codec: arrival.codec, duration: arrival.duration, block, len: len as u16 };
         self.slots[place] = Some(Slot { sequence, media, taken });
