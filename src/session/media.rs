@@ -17,12 +17,12 @@ pub(super) enum Media {
     #[default]
     Closed,
     /// Sockets are asked for.
-    Opening {
-        peer: SocketAddr,
-    },
+    Opening { peer: SocketAddr },
     Open {
         peer: SocketAddr,
         local: LocalMedia,
+        /// What the stream runs with.
+        running: Option<Box<AudioParams>>,
     },
 }
 
@@ -55,7 +55,7 @@ impl Session {
         let Media::Opening { peer } = self.media else { return };
         match opened {
             Ok(local) => {
-                self.media = Media::Open { peer, local };
+                self.media = Media::Open { peer, local, running: None };
                 let local_rtp = Some(SocketAddr::new(local.address, local.rtp_port));
                 self.change(|snapshot| snapshot.audio = Some(AudioSnapshot { local_rtp, ..AudioSnapshot::default() }));
                 match &self.leg {
@@ -77,11 +77,11 @@ impl Session {
 
     /// What we can do with audio now; `None` while there is no socket.
     pub(super) fn local_audio(&self, core: &Core) -> Option<LocalAudio> {
-        let Media::Open { local, .. } = self.media else { return None };
-        Some(local_audio(local, self.account, core))
+        let Media::Open { local, .. } = &self.media else { return None };
+        Some(local_audio(*local, self.account, core))
     }
 
-    /// Puts what was negotiated to work.
+    /// Puts what was negotiated to work; a mere refresh does not disturb the stream.
     pub(super) fn start_audio(&mut self, params: AudioParams, core: &mut Core) {
         self.change(|snapshot| {
             let audio = snapshot.audio.get_or_insert_default();
@@ -91,7 +91,13 @@ impl Session {
             audio.remote_rtp_sdp = Some(params.remote_rtp);
             snapshot.on_hold_by_remote = !params.direction.sends();
         });
-        self.command(MediaCommand::Start(Box::new(params)), core);
+        let params = Box::new(params);
+        if let Media::Open { running, .. } = &mut self.media
+            && running.as_ref() != Some(&params)
+        {
+            *running = Some(params.clone());
+            self.command(MediaCommand::Start(params), core);
+        }
     }
 
     /// Audio is up for the application too.

@@ -253,3 +253,143 @@ fn contact(message: &Message) -> Result<Uri, DialogError> {
 fn starts_with_sips(uri: &[u8]) -> bool {
     uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: &str = "198.51.100.1:5060";
+
+    fn message(start: &str, more: &str) -> Message {
+        let text = format!(
+            "{start}\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK1\r\nFrom: Bob <sip:bob@b.example>;tag=theirs\r\n\
+             To: \"A\" <sip:alice@a.example>;x=1\r\nCall-ID: id\r\nCSeq: 7 INVITE\r\n{more}Content-Length: 0\r\n\r\n"
+        );
+        Message::parse(text.into_bytes().into()).expect("a message")
+    }
+
+    fn invite(more: &str) -> Message {
+        message("INVITE sip:alice@a.example SIP/2.0", more)
+    }
+
+    fn flow(transport: Transport) -> Flow {
+        Flow::to(transport, PEER.parse().expect("an address"))
+    }
+
+    fn uas(more: &str, transport: Transport) -> Dialog {
+        Dialog::uas(&invite(more), "ours", flow(transport)).expect("a dialog")
+    }
+
+    fn text(request: Bytes) -> String {
+        String::from_utf8(request.to_vec()).expect("text")
+    }
+
+    #[test]
+    fn requests_of_the_uas_go_through_the_route_set_in_order() {
+        let more = "Record-Route: <sip:192.0.2.1;lr>, <sip:p2.example;lr>\r\nRecord-Route: <sip:p3.example;lr>\r\n\
+                    Contact: <sip:bob@192.0.2.9:5070;method=INVITE?Subject=x>\r\n";
+        let mut dialog = uas(more, Transport::Udp);
+        let bye = text(dialog.request(&Method::Bye, "SIP/2.0/UDP h;branch=z9hG4bKx").finish(None));
+        let expected = "BYE sip:bob@192.0.2.9:5070 SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nMax-Forwards: 70\r\n\
+                        Route: <sip:192.0.2.1;lr>\r\nRoute: <sip:p2.example;lr>\r\nRoute: <sip:p3.example;lr>\r\n\
+                        From: \"A\" <sip:alice@a.example>;x=1;tag=ours\r\nTo: Bob <sip:bob@b.example>;tag=theirs\r\n\
+                        Call-ID: id\r\nCSeq: 1 BYE\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(bye, expected);
+        assert_eq!(dialog.flow().remote, "192.0.2.1:5060".parse().unwrap());
+        let next = text(dialog.request(&Method::Info, "v").finish(None));
+        assert!(next.contains("CSeq: 2 INFO"));
+    }
+
+    #[test]
+    fn an_ack_has_the_number_of_its_invite() {
+        let dialog = uas("Contact: <sip:bob@192.0.2.9>\r\n", Transport::Udp);
+        assert!(text(dialog.ack(7, "v", None)).contains("CSeq: 7 ACK"));
+        assert_eq!(dialog.local_seq(), 0);
+    }
+
+    #[test]
+    fn numbers_may_leave_gaps_but_not_go_back() {
+        let mut dialog = uas("Contact: <sip:bob@192.0.2.9>\r\n", Transport::Udp);
+        let taken = [8, 1000, 999, 7, 1000, u32::MAX, 0].map(|number| dialog.take_remote_seq(number));
+        assert_eq!(taken, [true, true, false, false, true, true, false]);
+    }
+
+    #[test]
+    fn a_refresh_moves_the_target_and_a_bad_contact_does_not() {
+        let mut dialog = uas("Contact: <sip:bob@192.0.2.9>\r\n", Transport::Udp);
+        for contact in ["<tel:+1>", "garbage <", "<sip:>"] {
+            dialog.refresh_target(&invite(&format!("Contact: {contact}\r\n")), flow(Transport::Udp));
+            assert_eq!(dialog.remote_target().to_string(), "sip:bob@192.0.2.9", "{contact}");
+        }
+        dialog.refresh_target(&invite("Contact: <sip:bob@192.0.2.10>\r\n"), flow(Transport::Udp));
+        assert_eq!(dialog.flow().remote, "192.0.2.10:5060".parse().unwrap());
+    }
+
+    #[test]
+    fn the_next_hop_is_the_route_or_the_target_or_the_path_so_far() {
+        let connection = Some(crate::sip::transport::ConnectionId(4));
+        for (contact, from, expected, transport, kept) in [
+            ("sip:bob@192.0.2.9", Transport::Udp, "192.0.2.9:5060", Transport::Udp, false),
+            ("sip:bob@[2001:db8::1]:99", Transport::Udp, "[2001:db8::1]:99", Transport::Udp, false),
+            ("sip:bob@host.example", Transport::Udp, PEER, Transport::Udp, false),
+            ("sip:bob@0.0.0.0", Transport::Udp, PEER, Transport::Udp, false),
+            ("sip:bob@192.0.2.9;transport=tcp", Transport::Udp, "192.0.2.9:5060", Transport::Tcp, false),
+            ("sip:bob@192.0.2.9;transport=tcp", Transport::Tcp, "192.0.2.9:5060", Transport::Tcp, true),
+            ("sip:bob@192.0.2.9:5080", Transport::Tcp, "192.0.2.9:5080", Transport::Tcp, true),
+            ("sips:bob@192.0.2.9", Transport::Tls, "192.0.2.9:5061", Transport::Tls, true),
+            ("sip:bob@192.0.2.9;transport=bogus", Transport::Udp, "192.0.2.9:5060", Transport::Udp, false),
+        ] {
+            let invite = invite(&format!("Contact: <{contact}>\r\n"));
+            let arrived = Flow { connection: connection.filter(|_| from.is_reliable()), ..flow(from) };
+            let dialog = Dialog::uas(&invite, "ours", arrived).expect("a dialog");
+            let flow = dialog.flow();
+            assert_eq!((flow.remote, flow.transport), (expected.parse().unwrap(), transport), "{contact}");
+            assert_eq!(flow.connection.is_some(), kept, "{contact}");
+        }
+    }
+
+    #[test]
+    fn a_strict_router_takes_the_request_line_and_the_target_goes_last() {
+        let more = "Record-Route: <sip:192.0.2.1>, <sip:192.0.2.2;lr>\r\nContact: <sip:bob@192.0.2.9>\r\n";
+        let mut dialog = uas(more, Transport::Udp);
+        let bye = text(dialog.request(&Method::Bye, "v").finish(None));
+        assert!(bye.starts_with("BYE sip:192.0.2.1 SIP/2.0\r\n"));
+        assert!(bye.contains("Route: <sip:192.0.2.2;lr>\r\nRoute: <sip:bob@192.0.2.9>\r\nFrom"));
+    }
+
+    #[test]
+    fn messages_that_make_no_dialog() {
+        for (more, why) in [
+            ("", "no Contact header"),
+            ("Contact: <tel:+431>\r\n", "Contact tel:+431 is no SIP URI"),
+            ("Contact: <sip:b@h>\r\nRecord-Route: <http://h>\r\n", "Record-Route \"<http://h>\" is no SIP URI"),
+        ] {
+            let error = Dialog::uas(&invite(more), "ours", flow(Transport::Udp)).expect_err("no dialog");
+            assert_eq!(error.to_string(), why);
+        }
+    }
+
+    #[test]
+    fn the_uac_takes_the_routes_of_the_response_in_reverse() {
+        let ok = message(
+            "SIP/2.0 200 OK",
+            "Record-Route: <sip:192.0.2.1;lr>, <sip:192.0.2.2;lr>\r\nContact: <sip:alice@192.0.2.8>\r\n",
+        );
+        let mut dialog = Dialog::uac(&ok, flow(Transport::Udp)).expect("a dialog");
+        assert_eq!((dialog.local_tag(), dialog.local_seq()), ("theirs", 7));
+        let bye = text(dialog.request(&Method::Bye, "v").finish(None));
+        assert!(bye.contains("Route: <sip:192.0.2.2;lr>\r\nRoute: <sip:192.0.2.1;lr>\r\n"), "{bye}");
+        assert!(bye.contains("CSeq: 8 BYE"));
+        assert!(!dialog.is_secure());
+        let bare = Dialog::uac(&message("SIP/2.0 200 OK", ""), flow(Transport::Udp)).expect("a dialog");
+        assert_eq!(bare.remote_target().to_string(), "sip:alice@a.example");
+    }
+
+    #[test]
+    fn a_sips_dialog_stays_on_tls() {
+        let request = message("INVITE sips:alice@a.example SIP/2.0", "Contact: <sip:bob@192.0.2.9;transport=tcp>\r\n");
+        let dialog = Dialog::uas(&request, "ours", flow(Transport::Tls)).expect("a dialog");
+        assert!(dialog.is_secure());
+        assert_eq!(dialog.flow().transport, Transport::Tls);
+    }
+}

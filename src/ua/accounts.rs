@@ -60,3 +60,48 @@ fn is_local(uri: &Uri, local: &[(Transport, SocketAddr)]) -> bool {
         None => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::media::SrtpPolicy;
+
+    fn account(uri: &str, catch_all: bool) -> AccountSettings {
+        AccountSettings {
+            uri: Uri::parse(uri.as_bytes()).expect("a URI"),
+            display_name: None,
+            catch_all,
+            outbound_proxy: None,
+            srtp: SrtpPolicy::Disabled,
+            codecs: None,
+            symmetric_rtp: true,
+        }
+    }
+
+    #[test]
+    fn a_request_finds_its_account_by_user_and_host_then_by_user_here_then_by_catch_all() {
+        let local = [(Transport::Udp, "192.0.2.1:5060".parse().expect("an address"))];
+        let mut accounts = Accounts::default();
+        accounts.set(AccountId(1), account("sip:all@192.0.2.1", true));
+        accounts.set(AccountId(2), account("sip:alice@one.example", false));
+        accounts.set(AccountId(3), account("sip:alice@two.example", false));
+        accounts.set(AccountId(4), account("sip:one.example", false));
+        for (uri, expected) in [
+            ("sip:alice@two.example", 3),
+            ("sip:alice@TWO.example;transport=tcp", 3),
+            ("sips:alice@one.example:5061", 2),
+            ("sip:alice@192.0.2.1:5070", 2),
+            ("sip:alice@localhost", 2),
+            ("sip:Alice@one.example", 1), // users are told apart by case
+            ("sip:alice@three.example", 1),
+            ("sip:one.example", 4),
+            ("sip:192.0.2.1", 1),
+        ] {
+            let uri = Uri::parse(uri.as_bytes()).expect("a URI");
+            assert_eq!(accounts.find(&uri, &local), Some(AccountId(expected)), "{uri}");
+        }
+        accounts.remove(AccountId(1));
+        let stranger = Uri::parse(b"sip:alice@three.example").expect("a URI");
+        assert_eq!(accounts.find(&stranger, &local), None);
+    }
+}

@@ -87,6 +87,7 @@ fn a_refresh_changes_nothing_but_where_we_send() {
     assert_eq!(answers[0].body(), ok.body(), "the same answer to the same offer");
     ack(&mut phone, 2, &ok);
     assert_eq!(phone.side.take_log(), Vec::<String>::new());
+    assert!(phone.side.media.is_empty());
     phone.side.ua.end(session, None, phone.now).unwrap();
     phone.run();
     assert_eq!(phone.take()[0].request_uri_raw(), b"sip:bob@192.0.2.99:5090");

@@ -3,6 +3,7 @@
 mod callee;
 mod caller;
 mod calls;
+mod flows;
 pub(crate) mod harness;
 mod hostile;
 mod in_dialog;

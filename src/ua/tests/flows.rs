@@ -1,0 +1,207 @@
+//! Call flows after RFC 3665, RFC 5359 and later RFCs (`tests/data/sip/flows`): our user agent plays one party, the
+//! messages of the others are replayed, and what it sends is compared with what the flow says.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::harness::*;
+use crate::event::{Route, SessionId};
+use crate::sip::message::{HeaderName, Message, Method};
+use crate::sip::transport::{Flow, Transport};
+use crate::ua::{AccountSettings, Connect};
+
+const UP: [&str; 4] = ["WillStart", "GotStreamUpdate audio", "CALLING>ESTABLISHED", "DidStart"];
+const CALLING: [&str; 2] = ["NULL>CALLING", "NewOutgoing audio"];
+const RINGS: [&str; 3] = ["NULL>CALLING", "NewOutgoing audio", "GotRingIndication"];
+const ENDS: [&str; 5] =
+    ["ESTABLISHED>TERMINATING", "WillEnd", "GotStreamUpdate ", "TERMINATING>TERMINATED", "DidEnd local"];
+const ENDED: [&str; 3] = ["GotStreamUpdate ", "ESTABLISHED>TERMINATED", "DidEnd remote"];
+const COMES: [&str; 2] = ["NULL>INCOMING", "NewIncoming audio"];
+const ANSWERS: [&str; 5] =
+    ["INCOMING>ACCEPTING", "WillStart", "GotStreamUpdate audio", "ACCEPTING>ESTABLISHED", "DidStart"];
+const REFUSES: [&str; 4] = ["INCOMING>TERMINATING", "WillEnd", "TERMINATING>TERMINATED", "DidEnd local"];
+
+fn load(name: &str) -> Value {
+    let path = format!("{}/tests/data/sip/flows/{name}.json", env!("CARGO_MANIFEST_DIR"));
+    serde_json::from_str(&std::fs::read_to_string(path).expect("a flow")).expect("JSON")
+}
+
+/// One party of a flow, played by us.
+struct Player {
+    side: Side,
+    /// Names of the flow and what ours are: branches, tags, Call-ID.
+    names: Vec<(String, String)>,
+    sent: VecDeque<Message>,
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+impl Player {
+    /// Learns the name the flow has for something of ours.
+    fn learn(&mut self, flow: Option<&[u8]>, ours: Option<&[u8]>) {
+        if let (Some(flow), Some(ours)) = (flow, ours) {
+            let pair = (text(flow), text(ours));
+            if !self.names.contains(&pair) {
+                self.names.insert(0, pair);
+            }
+        }
+    }
+
+    /// Compares a message of ours with the flow's, and learns its names.
+    fn compare(&mut self, expected: &Message, sent: &Message, step: usize) {
+        assert_eq!(first_line(sent), first_line(expected), "step {step}");
+        if expected.is_request() {
+            if sent.to().unwrap().tag().is_some() {
+                assert_eq!(text(sent.request_uri_raw()), text(expected.request_uri_raw()), "step {step}");
+            }
+            let branches = [expected, sent].map(|message| message.top_via().unwrap().branch().unwrap().to_vec());
+            self.learn(Some(&branches[0]), Some(&branches[1]));
+            self.learn(expected.from().unwrap().tag(), sent.from().unwrap().tag());
+            self.learn(expected.call_id().ok(), sent.call_id().ok());
+            if *sent.method() != Method::Ack {
+                let numbers = [expected, sent].map(|message| format!("CSeq: {}", header(message, "CSeq")));
+                self.learn(Some(numbers[0].as_bytes()), Some(numbers[1].as_bytes()));
+            }
+        } else {
+            let vias = [expected, sent].map(|message| message.header_values(HeaderName::Via).count());
+            assert_eq!(vias[0], vias[1], "step {step}");
+            self.learn(expected.to().unwrap().tag(), sent.to().unwrap().tag());
+        }
+        assert_eq!(sent.body().is_empty(), expected.body().is_empty(), "the body of step {step}");
+    }
+
+    fn drain(&mut self, now: std::time::Instant) {
+        let sent = self.side.drain(now);
+        self.sent.extend(sent.into_iter().map(|(_, bytes, _)| Message::parse(bytes).expect("ours can be read")));
+    }
+}
+
+/// Plays `role`; gives back its notifications.
+fn play(name: &str, role: &str) -> Vec<String> {
+    let flow = load(name);
+    let at = |host: &str| format!("{}:5060", flow["hosts"][host].as_str().expect("a host"));
+    let steps: Vec<(&str, &str, &str)> = flow["steps"]
+        .as_array()
+        .expect("steps")
+        .iter()
+        .map(|step| (step["from"].as_str().unwrap(), step["to"].as_str().unwrap(), step["raw"].as_str().unwrap()))
+        .filter(|(from, to, _)| *from == role || *to == role)
+        .collect();
+    let parse = |raw: &str| Message::parse(raw.as_bytes().to_vec().into()).expect("a message");
+    let mut player = Player { side: Side::new(role, &at(role), 3), names: Vec::new(), sent: VecDeque::new() };
+    player.side.ua.config_mut().auto_ring = steps.iter().any(|(_, _, raw)| raw.starts_with("SIP/2.0 180"));
+    let mine = steps.iter().find(|(from, ..)| *from == role).expect("a part");
+    let first = parse(mine.2);
+    let own = if first.is_request() { first.from() } else { first.to() };
+    let settings = AccountSettings {
+        uri: own.unwrap().uri().unwrap(),
+        display_name: None,
+        catch_all: false,
+        outbound_proxy: None,
+        srtp: crate::media::SrtpPolicy::Disabled,
+        codecs: None,
+        symmetric_rtp: true,
+    };
+    player.side.ua.set_account(ACCOUNT, settings);
+    let now = start();
+    for (index, (from, _, raw)) in steps.iter().enumerate() {
+        if *from != role {
+            let raw = player.names.iter().fold(raw.to_string(), |raw, (flow, ours)| raw.replace(flow, ours));
+            let flow = Flow::to(Transport::Udp, address(&at(from)));
+            player.side.ua.handle_message(parse(&raw), flow, now);
+            player.drain(now);
+            continue;
+        }
+        let expected = parse(raw);
+        if player.sent.is_empty() {
+            let session = player.side.snapshots.keys().next_back().copied();
+            let session = session.unwrap_or(SessionId(0));
+            let ua = &mut player.side.ua;
+            match (expected.method(), expected.status()) {
+                (Method::Invite, None) => {
+                    // Every route the flow will try, in its order.
+                    let invites = steps.iter().filter(|(from, _, raw)| *from == role && raw.starts_with("INVITE"));
+                    let routes: Vec<Route> = invites.map(|(_, to, _)| route(&at(to))).collect();
+                    let callee = expected.request_uri().unwrap();
+                    let call =
+                        Connect { account: ACCOUNT, callee, routes, audio: true, chat: false, extra_headers: vec![] };
+                    let _ = ua.connect(call, now).expect("a call");
+                }
+                (Method::Invite, Some(200)) => ua.accept(session, true, false, now).expect("accepted"),
+                (Method::Invite, Some(code)) => ua.reject(session, code, None, now).expect("rejected"),
+                (Method::Bye | Method::Cancel, None) => ua.end(session, None, now).expect("ended"),
+                other => panic!("{name}: nothing makes {other:?} at step {index}"),
+            }
+            player.drain(now);
+        }
+        let sent = player.sent.pop_front().unwrap_or_else(|| panic!("{name}: nothing was sent at step {index}"));
+        player.compare(&expected, &sent, index);
+    }
+    assert!(player.sent.is_empty(), "{name}: {:?}", player.sent);
+    let mut later = now;
+    while let Some(at) = player.side.ua.poll_timeout() {
+        assert!(at < now + Duration::from_secs(200), "{name}: something goes on for ever");
+        later = later.max(at);
+        player.side.ua.handle_timeout(later);
+        player.drain(later);
+    }
+    assert!(player.side.ua.is_idle(), "{name}: {:?}", player.side.ua);
+    player.side.take_log()
+}
+
+#[test]
+fn the_caller_in_each_flow() {
+    let held = [&UP[..], &["GotHoldRequest remote"]].concat();
+    let resumed = [&held[..], &["GotUnholdRequest remote"]].concat();
+    let failed = |before: &[&'static str], failure: &'static str| {
+        [before, &["CALLING>TERMINATED", failure, "DidEnd remote"]].concat()
+    };
+    let cancelled =
+        [&RINGS[..], &["CALLING>TERMINATING", "WillEnd", "TERMINATING>TERMINATED", "DidEnd local"]].concat();
+    let changed_route = ["DidChangeRoute 127.0.0.22 503 Service Unavailable"];
+    let flows: [(&str, Vec<&str>); 17] = [
+        ("3665-3.1-session", [&RINGS[..], &UP, &ENDED].concat()),
+        ("early-media-183", [&CALLING[..], &UP, &ENDS].concat()),
+        ("3665-3.4-first-route-503", [&CALLING[..], &changed_route, &UP, &ENDS].concat()),
+        ("3665-3.6-redirect", failed(&CALLING, "DidFail remote 302 Moved Temporarily")),
+        ("3665-3.7-reinvite-ip-change", [&RINGS[..], &UP, &ENDS].concat()),
+        ("3665-3.8-no-answer-cancel", cancelled.clone()),
+        ("cancel-crosses-200", cancelled),
+        ("3665-3.9-busy", failed(&CALLING, "DidFail remote 486 Busy Here")),
+        ("3665-3.11-unavailable", failed(&RINGS, "DidFail remote 480 Temporarily Unavailable")),
+        ("declined", failed(&RINGS, "DidFail remote 603 Decline")),
+        ("not-found", failed(&CALLING, "DidFail remote 404 Not Found")),
+        ("not-acceptable", failed(&CALLING, "DidFail remote 488 Not Acceptable Here")),
+        ("server-error", failed(&CALLING, "DidFail remote 500 Server Internal Error")),
+        ("forked-two-200", [&RINGS[..], &UP, &ENDS].concat()),
+        ("5359-2.1-hold", [&RINGS[..], &resumed, &ENDS].concat()),
+        ("hold-old-0.0.0.0", [&RINGS[..], &held, &ENDS].concat()),
+        ("5359-2.8-forward-busy", [&RINGS[..], &UP, &ENDS].concat()),
+    ];
+    for (name, expected) in flows {
+        assert_eq!(play(name, "alice"), expected, "{name}");
+    }
+}
+
+#[test]
+fn the_callee_in_each_flow() {
+    let cancelled = ["INCOMING>TERMINATED", "DidFail remote 487 Request cancelled", "DidEnd remote"];
+    let flows: [(&str, Vec<&str>); 9] = [
+        ("3665-3.1-session", [&COMES[..], &ANSWERS, &ENDS].concat()),
+        ("late-offer", [&COMES[..], &ANSWERS, &ENDED].concat()),
+        ("3665-3.8-no-answer-cancel", [&COMES[..], &cancelled].concat()),
+        ("3665-3.9-busy", [&COMES[..], &REFUSES].concat()),
+        ("3665-3.11-unavailable", [&COMES[..], &REFUSES].concat()),
+        ("declined", [&COMES[..], &REFUSES].concat()),
+        ("not-found", [&COMES[..], &REFUSES].concat()),
+        ("not-acceptable", [&COMES[..], &REFUSES].concat()),
+        ("server-error", [&COMES[..], &REFUSES].concat()),
+    ];
+    for (name, expected) in flows {
+        assert_eq!(play(name, "bob"), expected, "{name}");
+    }
+}
