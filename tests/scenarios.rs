@@ -513,6 +513,7 @@ impl Plan {
             link: Link {
                 loss,
                 duplicate: [0, 0, 5][random.random_range(0..3)],
+                corrupt: 0,
                 delay: (Duration::ZERO, Duration::from_millis([5, 50, 200, 800, 3_000][random.random_range(0..5)])),
             },
             transport: if random.random_range(0..10) == 0 { Transport::Tcp } else { Transport::Udp },
@@ -662,4 +663,133 @@ fn two_thousand_calls_at_50_percent_loss_leave_nothing() {
 #[test]
 fn four_thousand_calls_at_0_to_30_percent_loss() {
     assert_usual(&calls(300_000..304_000, |seed| (seed % 31) as u32), 100);
+}
+
+// --- bad days --------------------------------------------------------------------------------------------------------
+
+/// What bob's application does with each call for `play` and after: takes most, and ends all of them in time.
+fn takes_calls(net: &mut SimNet, node: usize, longest: Duration) {
+    net.nodes[node].react = Some(Box::new(move |event, random| {
+        let (EventKind::SessionNewIncoming { .. }, Some(session)) = (&event.kind, event.session) else {
+            return Vec::new();
+        };
+        let answer = match random.random_range(0..8) {
+            0 => Action::Reject(session, 486),
+            1 => Action::Ring(session),
+            _ => Action::Accept(session),
+        };
+        let soon = random.random_range(Duration::ZERO..Duration::from_secs(8));
+        vec![(soon, answer), (random.random_range(Duration::ZERO..longest), Action::End(session))]
+    }));
+}
+
+#[test]
+fn three_thousand_calls_with_damaged_messages_end_well() {
+    for seed in 500_000..503_000 {
+        let mut net = SimNet::pair(seed);
+        net.link = Link { corrupt: 25, loss: 5, ..Link::lossy(0, Duration::from_millis(50)) };
+        takes_calls(&mut net, BOB, Duration::from_secs(40));
+        let alice = net.call(ALICE, BOB, Transport::Udp);
+        let ends = Duration::from_millis(seed % 30_000);
+        net.plan(ALICE, ends, Action::End(alice));
+        net.run_to_the_end(MINUTES);
+        net.assert_good();
+    }
+}
+
+/// Four user agents call each other for a day, through loss, short outages, and now and then over TCP.
+#[test]
+fn a_day_of_calls_leaves_nothing() {
+    const DAY: u64 = 24 * 3_600;
+    const CALLS: u64 = 6_000;
+    let mut net = SimNet::new(1_440);
+    for name in ["alice", "bob", "carol", "dave"] {
+        let node = net.add(name, |_| {});
+        takes_calls(&mut net, node, Duration::from_secs(300));
+    }
+    net.link = Link { loss: 3, duplicate: 2, ..Link::lossy(0, Duration::from_millis(200)) };
+    let mut calls = Vec::new();
+    for call in 0..CALLS {
+        let outage = call % 50 == 0;
+        let good = net.link;
+        if outage {
+            net.link = Link { loss: 100, ..good };
+            net.run_ms(4_000);
+            net.link = good;
+        }
+        net.run_ms(DAY * 1_000 / CALLS - if outage { 4_000 } else { 0 });
+        let caller = net.random.random_range(0..4);
+        let callee = (caller + net.random.random_range(1..4)) % 4;
+        let transport = if net.random.random_range(0..5) == 0 { Transport::Tcp } else { Transport::Udp };
+        let session = net.call(caller, callee, transport);
+        let ends = net.random.random_range(Duration::ZERO..Duration::from_secs(300));
+        net.plan(caller, ends, Action::End(session));
+        calls.push((caller, session));
+        if call % 10 == 0 {
+            let routes = vec![net.route_to(callee, transport)];
+            let pinged = uri(net.nodes[callee].name);
+            net.with(caller, |ua, now| ua.options(ACCOUNT, pinged, routes, now)).expect("options is allowed");
+        }
+    }
+    net.run_to_the_end(MINUTES);
+    net.assert_good();
+    let talked =
+        calls.iter().filter(|(node, session)| net.words(*node, *session).iter().any(|word| word == "DidStart"));
+    assert!(talked.count() as u64 > CALLS / 2);
+    let pings: usize =
+        (0..4).map(|node| net.all_words(node).iter().filter(|word| word.starts_with("Options")).count()).sum();
+    assert_eq!(pings as u64, CALLS / 10);
+}
+
+#[test]
+fn an_outage_of_4_s_does_not_end_a_call_and_delays_its_end() {
+    let (mut net, [alice, _]) = established(60, Transport::Udp);
+    net.link = Link { loss: 100, ..Link::PERFECT };
+    net.end(ALICE, alice);
+    net.run_ms(4_000);
+    net.link = Link::PERFECT;
+    assert_eq!(net.time_of(ALICE, "DidEnd(local)"), Some(Duration::from_secs(3)), "BYE has a second");
+    assert_eq!(net.time_of(BOB, "DidEnd(remote)"), None);
+    net.run_ms(4_000);
+    assert_eq!(net.time_of(BOB, "DidEnd(remote)"), Some(Duration::from_millis(9_510)), "the fifth BYE, after 7.5 s");
+    net.run_to_the_end(MINUTES);
+    net.assert_good();
+}
+
+#[test]
+fn over_a_satellite_a_call_is_set_up_within_4_round_trips() {
+    let one_way = Duration::from_millis(350);
+    let mut net = SimNet::pair(61);
+    net.link = Link { delay: (one_way, one_way), ..Link::PERFECT };
+    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session) {
+        (EventKind::SessionNewIncoming { .. }, Some(session)) => vec![(Duration::ZERO, Action::Accept(session))],
+        _ => Vec::new(),
+    }));
+    net.call(ALICE, BOB, Transport::Udp);
+    net.run_ms(10_000);
+    assert_eq!(net.time_of(ALICE, "DidStart"), Some(2 * one_way));
+    assert_eq!(net.time_of(BOB, "DidStart"), Some(3 * one_way));
+}
+
+/// A peer that starts calls and says no more: each is taken, none is acknowledged, 32 s later nothing of it is left.
+#[test]
+fn five_thousand_calls_without_an_ack_are_forgotten() {
+    let mut net = SimNet::pair(62);
+    let carol = net.add_raw("carol");
+    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session) {
+        (EventKind::SessionNewIncoming { .. }, Some(session)) => vec![(Duration::ZERO, Action::Accept(session))],
+        _ => Vec::new(),
+    }));
+    for call in 0..5_000 {
+        let invite = raw_invite(&net, carol, "Content-Type: application/sdp\n", AUDIO);
+        let invite = invite.replace("raw1", &format!("raw{call}")).replace("raw@", &format!("raw{call}@"));
+        net.send_raw(carol, BOB, &invite);
+        net.run_ms(2);
+    }
+    let ua = net.nodes[BOB].ua.as_ref().expect("a user agent");
+    assert_eq!(ua.sessions().len(), 4_096, "half-open calls of one source are limited");
+    net.run_to_the_end(MINUTES);
+    net.assert_good();
+    let words = net.all_words(BOB);
+    assert_eq!(words.iter().filter(|word| *word == "DidFail(local 408)").count(), 4_096);
 }

@@ -47,16 +47,19 @@ pub struct Link {
     pub loss: u32,
     /// Percent of datagrams that come twice.
     pub duplicate: u32,
+    /// Percent of datagrams that come with some bytes changed, left out or doubled (UDP's checksum is 16 bits, and not
+    /// every fault is on the wire).
+    pub corrupt: u32,
     /// One way, uniform between the two.
     pub delay: (Duration, Duration),
 }
 
 impl Link {
     pub const PERFECT: Self =
-        Self { loss: 0, duplicate: 0, delay: (Duration::from_millis(10), Duration::from_millis(10)) };
+        Self { loss: 0, duplicate: 0, corrupt: 0, delay: (Duration::from_millis(10), Duration::from_millis(10)) };
 
     pub fn lossy(loss: u32, max_delay: Duration) -> Self {
-        Self { loss, duplicate: 0, delay: (Duration::ZERO, max_delay) }
+        Self { loss, duplicate: 0, corrupt: 0, delay: (Duration::ZERO, max_delay) }
     }
 }
 
@@ -422,7 +425,9 @@ impl SimNet {
         for _ in 0..copies {
             let delay = self.random.random_range(link.delay.0..=link.delay.1);
             let from = self.nodes[from].address;
-            self.push(self.now + delay, Pending::Datagram { to: target, from, bytes: bytes.clone() });
+            let damaged = link.corrupt > 0 && self.random.random_range(0..100) < link.corrupt;
+            let bytes = if damaged { damage(&bytes, &mut self.random) } else { bytes.clone() };
+            self.push(self.now + delay, Pending::Datagram { to: target, from, bytes });
         }
     }
 
@@ -618,6 +623,28 @@ impl SimNet {
     pub fn time_of(&self, node: usize, what: &str) -> Option<Duration> {
         self.nodes[node].events.iter().find(|(_, event)| word(&event.kind) == what).map(|(at, _)| *at)
     }
+}
+
+/// Bytes that mean something to a parser.
+const TELLING: &[u8] = b" \r\n\0;,:=<>\"@/9aZ";
+
+/// One to four places changed: another byte, a piece missing, a piece twice.
+fn damage(bytes: &Bytes, random: &mut StdRng) -> Bytes {
+    let mut damaged = bytes.to_vec();
+    for _ in 0..random.random_range(1..=4) {
+        let at = random.random_range(0..damaged.len().max(1)).min(damaged.len().saturating_sub(1));
+        let end = (at + random.random_range(1..=8)).min(damaged.len());
+        match random.random_range(0..4) {
+            0 if at < damaged.len() => damaged[at] = random.random(),
+            1 if at < damaged.len() => damaged[at] = TELLING[random.random_range(0..TELLING.len())],
+            2 => drop(damaged.drain(at..end)),
+            _ => {
+                let piece = damaged[at..end].to_vec();
+                damaged.splice(at..at, piece);
+            }
+        }
+    }
+    Bytes::from(damaged)
 }
 
 pub fn uri(user: &str) -> Uri {
