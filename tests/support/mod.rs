@@ -36,7 +36,7 @@ pub const ACCOUNT: AccountId = AccountId(1);
 const MAX_STEPS: u64 = 1_000_000;
 
 #[expect(clippy::disallowed_methods, reason = "where virtual time begins does not matter, and nothing else begins it")]
-fn any_instant() -> Instant {
+pub fn any_instant() -> Instant {
     Instant::now()
 }
 
@@ -166,6 +166,19 @@ pub fn config(address: SocketAddr) -> UaConfig {
     }
 }
 
+/// The account `sip:name@example.com`.
+pub fn account(name: &str) -> AccountSettings {
+    AccountSettings {
+        uri: uri(name),
+        display_name: None,
+        catch_all: false,
+        outbound_proxy: None,
+        srtp: SrtpPolicy::Optional,
+        codecs: None,
+        symmetric_rtp: true,
+    }
+}
+
 impl SimNet {
     pub fn new(seed: u64) -> Self {
         let start = any_instant();
@@ -222,18 +235,7 @@ impl SimNet {
         let mut config = config(address);
         change(&mut config);
         let mut ua = UserAgent::new(config, StdRng::seed_from_u64(self.random.random()));
-        ua.set_account(
-            ACCOUNT,
-            AccountSettings {
-                uri: uri(name),
-                display_name: None,
-                catch_all: false,
-                outbound_proxy: None,
-                srtp: SrtpPolicy::Optional,
-                codecs: None,
-                symmetric_rtp: true,
-            },
-        );
+        ua.set_account(ACCOUNT, account(name));
         self.add_node(name, Some(ua), address)
     }
 

@@ -16,6 +16,7 @@ mod tests;
 mod timers;
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::Hash;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -112,6 +113,15 @@ impl Sink {
 /// The same bytes in a buffer of their own size, for those that wait 32 s: messages are written into roomier ones.
 fn kept(bytes: &Bytes) -> Bytes {
     Bytes::copy_from_slice(bytes)
+}
+
+/// Shrinks a map that a rush of calls has left much too large. Each call moves at most as many entries as were removed
+/// since the last one that moved any.
+fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+    const WORTH_IT: usize = 1024;
+    if map.capacity() > WORTH_IT && map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
+    }
 }
 
 #[derive(Debug)]
@@ -421,6 +431,8 @@ impl Transactions {
             && let Some(entry) = self.clients.remove(&id)
         {
             self.client_keys.remove(&entry.key);
+            give_back(&mut self.clients);
+            give_back(&mut self.client_keys);
         }
         if let Some((bytes, flow)) = cancel {
             self.send_cancel(bytes, flow, now);
@@ -438,6 +450,8 @@ impl Transactions {
             && let Some(entry) = self.servers.remove(&id)
         {
             self.server_keys.remove(&entry.key);
+            give_back(&mut self.servers);
+            give_back(&mut self.server_keys);
         }
         Some(result)
     }

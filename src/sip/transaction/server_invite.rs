@@ -77,7 +77,7 @@ impl ServerInvite {
                 (self.resend_at, self.end_at) = (None, Some(now + TRANSACTION_TIMEOUT));
             }
         } else if code < 200 {
-            self.state = State::Proceeding { last: response };
+            self.state = State::Proceeding { last: kept(&response) };
             self.resend_at = None;
         } else {
             self.state = State::Completed { last: kept(&response), resends: 0 };
