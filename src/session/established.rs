@@ -45,7 +45,8 @@ pub(super) struct Unacked {
 }
 
 impl Unacked {
-    pub(super) fn new(server: ServerId, number: u32, response: Bytes, offered: bool) -> Self {
+    pub(super) fn new(server: ServerId, number: u32, response: &Bytes, offered: bool) -> Self {
+        let response = Bytes::copy_from_slice(response); // it was written into a roomier buffer
         Self { server, number, response, interval: T1, offered }
     }
 
@@ -238,7 +239,7 @@ impl Session {
         core.transactions.respond(server, 200, response.clone(), now);
         let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
         if let Leg::Confirmed(confirmed) = &mut self.leg {
-            confirmed.unacked = Some(Unacked::new(server, number, response, offered));
+            confirmed.unacked = Some(Unacked::new(server, number, &response, offered));
         }
         self.start_2xx_timers(core, now);
         self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(sdp)));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+
 use super::established::{Confirmed, Unacked};
 use super::media::local_audio;
 use super::outgoing::{has_sdp, take_answer};
@@ -42,7 +44,8 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(super) struct Incoming {
     server: ServerId,
-    request: Message,
+    /// The INVITE as it came: a call may ring for minutes, and its headers' places take more room than its bytes.
+    invite: Bytes,
     flow: Flow,
     pub(super) dialog: Dialog,
     /// `None`: the peer wants us to offer.
@@ -50,6 +53,12 @@ pub(super) struct Incoming {
     proposed: Streams,
     /// 180 was sent and is to be repeated.
     ringing: bool,
+}
+
+impl Incoming {
+    fn request(&self) -> Message {
+        Message::parse(self.invite.clone()).expect("the INVITE of this session was read before")
+    }
 }
 
 /// Our 200 is on its way.
@@ -123,7 +132,8 @@ impl Session {
         };
         let expires = request.header(HeaderName::Expires).and_then(seconds);
         let proposed = Streams { audio: true, chat: false };
-        let incoming = Incoming { server, request, flow, dialog, offer, proposed, ringing: false };
+        let invite = request.as_bytes().clone();
+        let incoming = Incoming { server, invite, flow, dialog, offer, proposed, ringing: false };
         let mut session = Self::new(id, tag, snapshot, Leg::Incoming(Box::new(incoming)), core);
         session.half_open = Some(flow.remote.ip());
         session.merge_key = Some(merge_key.clone());
@@ -133,7 +143,7 @@ impl Session {
             core.timers.set(id, Timer::Expires, now + expires);
         }
         if core.config.auto_ring {
-            session.send_ringing(core, now);
+            session.send_ringing(&request, core, now);
         }
         session.set_state(SessionState::Incoming, core);
         session.post(EventKind::SessionNewIncoming { streams: proposed }, core);
@@ -148,7 +158,9 @@ impl Session {
     /// Outside INCOMING.
     pub fn ring(&mut self, core: &mut Core, now: Instant) -> Result<(), VerbError> {
         let Permission::Act = Verb::Ring.check(self.state())? else { return Ok(()) };
-        self.send_ringing(core, now);
+        let Leg::Incoming(incoming) = &self.leg else { return Ok(()) };
+        let request = incoming.request();
+        self.send_ringing(&request, core, now);
         Ok(())
     }
 
@@ -179,12 +191,12 @@ impl Session {
 
     // --- provisional responses ---------------------------------------------------------------------------------------
 
-    fn send_ringing(&mut self, core: &mut Core, now: Instant) {
+    fn send_ringing(&mut self, request: &Message, core: &mut Core, now: Instant) {
         let Leg::Incoming(incoming) = &mut self.leg else { return };
         incoming.ringing = true;
         let contact = core.contact(self.account, incoming.flow, incoming.dialog.is_secure());
         let ringing = core
-            .response(&incoming.request, 180, Some(&self.tag), incoming.flow)
+            .response(request, 180, Some(&self.tag), incoming.flow)
             .header("Contact", contact)
             .header("Allow", ALLOW)
             .finish(None);
@@ -196,7 +208,8 @@ impl Session {
         if let Leg::Incoming(incoming) = &self.leg
             && incoming.ringing
         {
-            self.send_ringing(core, now);
+            let request = incoming.request();
+            self.send_ringing(&request, core, now);
         }
     }
 
@@ -215,7 +228,8 @@ impl Session {
             },
         };
         let Leg::Incoming(incoming) = self.take_leg() else { return };
-        let Incoming { server, request, flow, dialog, .. } = *incoming;
+        let request = incoming.request();
+        let Incoming { server, flow, dialog, .. } = *incoming;
         let sdp = sdp.to_string();
         let contact = core.contact(self.account, flow, dialog.is_secure());
         let response = core
@@ -227,7 +241,7 @@ impl Session {
         core.timers.cancel(self.id, Timer::Expires);
         core.transactions.respond(server, 200, response.clone(), now);
         let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
-        let unacked = Unacked::new(server, number, response, params.is_none());
+        let unacked = Unacked::new(server, number, &response, params.is_none());
         self.leg = Leg::Answered(Box::new(Answered { dialog, unacked }));
         self.start_2xx_timers(core, now);
         self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
@@ -297,7 +311,8 @@ impl Session {
         core: &mut Core,
         now: Instant,
     ) {
-        let Incoming { server, request, flow, .. } = incoming;
+        let request = incoming.request();
+        let Incoming { server, flow, .. } = incoming;
         let phrase = phrase.unwrap_or_else(|| reason_phrase(code));
         let mut response = core.response_with(&request, code, phrase, Some(&self.tag), flow);
         if let Some(reason) = reason {

@@ -41,6 +41,7 @@ use crate::event::{AccountId, Event, EventKind, Originator, SessionId, SessionSt
 use crate::sdp::negotiation::Negotiator;
 use crate::sip::headers::Params;
 use crate::sip::message::{HeaderName, Message};
+use crate::sip::transaction::give_back;
 use crate::ua::Output;
 use crate::ua::core::{Core, MergeKey};
 use crate::ua::timers::Timer;
@@ -121,8 +122,10 @@ impl Session {
     /// Takes every trace of the session out of the shared tables.
     pub fn forget(&mut self, core: &mut Core) {
         core.tags.remove(&self.tag);
+        give_back(&mut core.tags);
         if let Some(key) = self.merge_key.take() {
             core.merge_keys.remove(&key);
+            give_back(&mut core.merge_keys);
         }
         self.close_half_open(core);
         core.timers.cancel_all(self.id);

@@ -117,7 +117,7 @@ fn kept(bytes: &Bytes) -> Bytes {
 
 /// Shrinks a map that a rush of calls has left much too large. Each call moves at most as many entries as were removed
 /// since the last one that moved any.
-fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
+pub(crate) fn give_back<K: Eq + Hash, V>(map: &mut HashMap<K, V>) {
     const WORTH_IT: usize = 1024;
     if map.capacity() > WORTH_IT && map.len() < map.capacity() / 8 {
         map.shrink_to(map.len() * 2);
