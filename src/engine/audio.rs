@@ -19,6 +19,7 @@ use crate::audio::player::{Player, PlayerControl, WavInput, player};
 use crate::audio::ports::{RingSource, ring_sink, ring_source};
 use crate::audio::resample::{Converter, FILE_RATES, is_frame_rate};
 use crate::audio::ring::{Consumer, Monitor, Producer};
+use crate::audio::tone::{Signal, ToneSource};
 use crate::audio::wav::WavFault;
 use crate::event::SessionId;
 use crate::media::CodecKind;
@@ -219,7 +220,7 @@ impl AudioHandle {
             if !(-127.0..=0.0).contains(&level) {
                 return Err(EngineError::Audio(format!("level {level} dBFS: must be -127 to 0")));
             }
-            Ok(Box::new(super::tone::source(hz, level, self.sample_rate())))
+            Ok(Box::new(ToneSource::new(Signal::Sine(hz), self.sample_rate(), level)))
         });
         self.send(Request::Tone(self.session(), source.transpose()?))
     }
@@ -438,7 +439,9 @@ impl FrameWriter {
         };
         let mut registered = false;
         wait_until(timeout, register, || {
-            match self.write_some(&mut lock(state), samples.get(taken..).unwrap_or_default(), rate) {
+            let rest = samples.get(taken..).unwrap_or_default();
+            let written = self.write_some(&mut lock(state), rest, rate);
+            match written {
                 Ok(count) => {
                     taken += count;
                     // The first write makes the ring: only then there is something to wait for.

@@ -22,7 +22,6 @@ mod signalling;
 mod sockets;
 mod stats;
 mod streams;
-mod tone;
 mod trace;
 mod udp;
 
