@@ -97,12 +97,12 @@ impl Line {
         }
         if !hold {
             for slot in self.queue[..self.used].iter_mut().rev() {
-                if lossy && n % 17 == 0 {
+                if lossy && n.is_multiple_of(17) {
                     continue;
                 }
                 let mut copy = slot.bytes;
                 to.handle_packet(Channel::Rtp, &mut copy[..slot.len], source, now + TICK / 4);
-                if lossy && n % 5 == 0 {
+                if lossy && n.is_multiple_of(5) {
                     to.handle_packet(Channel::Rtp, &mut slot.bytes[..slot.len], source, now + TICK / 4);
                 }
             }
