@@ -536,7 +536,8 @@ impl Times {
     fn stamp(self, snapshot: &mut Arc<Snapshot>) {
         if self.start.is_some() || self.stop.is_some() {
             let snapshot = Arc::make_mut(snapshot);
-            (snapshot.start_time, snapshot.stop_time) = (self.start, self.stop);
+            // A call that never started has no stop time either (session-api A5).
+            (snapshot.start_time, snapshot.stop_time) = (self.start, self.start.and(self.stop));
         }
     }
 }
