@@ -28,11 +28,35 @@ __all__ = [
     "WakeHub",
     "WakeToken",
     "__version__",
+    "delay_ms",
+    "dominant_tone",
+    "find_breaks",
+    "level_dbfs",
     "notification_table",
+    "spectrogram",
+    "tone_at",
 ]
 
 def notification_table() -> dict[str, list[str]]:
     """Name → keys of every notification the core makes, in the order its values are given."""
+
+def dominant_tone(pcm: Any, rate: int) -> tuple[float, float, float] | None:
+    """The loudest tone: (Hz, RMS in dB below full scale, dB above everything else); ``None`` when it is silent."""
+
+def tone_at(pcm: Any, rate: int, hz: float) -> tuple[float, float, float]:
+    """The tone of ``hz``: (Hz, RMS level in dB below full scale, dB above everything else)."""
+
+def delay_ms(reference: Any, recording: Any, rate: int) -> float | None:
+    """How much later ``recording`` holds what ``reference`` does, ms; ``None`` when they have nothing in common."""
+
+def level_dbfs(pcm: Any) -> float:
+    """RMS in dB below full scale; a full-scale sine is -3, silence is -127."""
+
+def spectrogram(pcm: Any, rate: int, columns: int, rows: int) -> bytes:
+    """``columns`` × ``rows`` levels, row by row from the highest frequency down, 255 the loudest."""
+
+def find_breaks(pcm: Any, rate: int) -> tuple[list[tuple[float, float]], list[float]]:
+    """Gaps (start ms, length ms) and clicks (ms) in what should be a steady sound."""
 
 @final
 class SIPURI:

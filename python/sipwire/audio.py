@@ -15,12 +15,12 @@ import weakref
 
 from sipwire import _core
 from sipwire._core import AudioFrame, AudioStatistics
-from sipwire.errors import MediaError
+from sipwire.errors import MediaError, SessionStateError
 from sipwire.notification import NotificationCenter, NotificationStream
 
 if t.TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Callable, Generator
 
     from sipwire.session import Session
 
@@ -409,7 +409,13 @@ class AudioStream:
 
     def pause_recording(self) -> None:
         """Leaves out what is said from now on; raises :exc:`SessionStateError` when nothing is recorded."""
-        self.session._verb("pause_recording", [], lambda core, number: core.pause_recording(number))
+        self._recording("pause_recording", lambda core, number: core.pause_recording(number))
 
     def resume_recording(self) -> None:
-        self.session._verb("resume_recording", [], lambda core, number: core.resume_recording(number))
+        """Goes on; raises :exc:`SessionStateError` when nothing is recorded."""
+        self._recording("resume_recording", lambda core, number: core.resume_recording(number))
+
+    def _recording(self, verb: str, call: Callable[[_core.Engine, int], None]) -> None:
+        if self.session.audio_recording_file_name is None:
+            raise SessionStateError(f"{verb}() is not possible now: no recording", self.session.state)
+        self.session._verb(verb, [], call)

@@ -13,7 +13,7 @@ from collections import deque
 from sipwire import _core
 from sipwire.core import SIPURI, Route
 from sipwire.errors import EngineError
-from sipwire.notification import Notification, NotificationCenter, NotificationStream, viewing
+from sipwire.notification import Any, Notification, NotificationCenter, NotificationStream, viewing
 from sipwire.notification_data import (
     SIPEngineDidFailData,
     SIPEngineWillStartData,
@@ -28,7 +28,7 @@ if t.TYPE_CHECKING:
     from sipwire.account import Account
     from sipwire.session import Session
 
-__all__ = ["Engine", "OptionsAnswer", "OptionsRequest"]
+__all__ = ["Engine", "IncomingSessions", "OptionsAnswer", "OptionsRequest"]
 
 _BATCH = 1000
 """Notifications taken from the core at once: enough to make taking cheap, few enough to start delivering soon."""
@@ -73,6 +73,36 @@ class OptionsRequest:
         import asyncio
 
         return asyncio.wrap_future(self._future).__await__()
+
+
+class IncomingSessions:
+    """Sessions as they come in, each in INCOMING (or further, if something was done already); made by
+    :meth:`Engine.incoming`."""
+
+    def __init__(self, engine: Engine) -> None:
+        from sipwire.session import SessionManager
+
+        self._engine = engine
+        keys = (("SIPSessionNewIncoming", Any), ("SIPEngineDidEnd", engine))
+        self._stream = NotificationStream(NotificationCenter(), keys)
+        SessionManager()
+
+    def __aiter__(self) -> AsyncIterator[Session]:
+        return self
+
+    async def __anext__(self) -> Session:
+        async for notification in self._stream:
+            if notification.name == "SIPEngineDidEnd":
+                break
+            session: Session = notification.sender
+            if session.engine is self._engine:
+                return session
+        self._stream.close()
+        raise StopAsyncIteration
+
+    async def aclose(self) -> None:
+        """Stops listening; later calls ring until somebody else takes them."""
+        self._stream.close()
 
 
 class Engine:
@@ -161,8 +191,9 @@ class Engine:
         directory = options.pop("recordings_directory", ".")
         if not isinstance(directory, (str, os.PathLike)):
             raise EngineError(f"recordings_directory={directory!r}: not a path")
-        if options.get("audio_device", "null") != "null":
-            options.setdefault("devices_library", _devices_library())
+        device = options.get("audio_device", "null")
+        if device != "null" and options.setdefault("devices_library", _devices_library()) is None:
+            raise EngineError(f'audio_device={device!r}: this build has no sound cards, only "null"')
         from sipwire.session import SessionManager
 
         core = _core.Engine(**options)
@@ -350,20 +381,12 @@ class Engine:
             self._requests[core.options(number, uri, chosen)] = request
         return request
 
-    async def incoming(self) -> AsyncIterator[Session]:
-        """The sessions that come in from now on, each in state INCOMING (or further, if something was done already)."""
-        from sipwire.session import SessionManager
+    def incoming(self) -> IncomingSessions:
+        """The sessions that come in from now on: ``async for session in engine.incoming()``.
 
-        stream = NotificationStream(
-            NotificationCenter(), (("SIPSessionNewIncoming", _any()), ("SIPEngineDidEnd", self))
-        )
-        SessionManager()
-        async with stream:
-            async for notification in stream:
-                if notification.name == "SIPEngineDidEnd":
-                    return
-                if notification.sender.engine is self:
-                    yield notification.sender
+        Must be called in a running loop; from this call on the engine takes calls. Ends with the engine.
+        """
+        return IncomingSessions(self)
 
     # --- delivery ----------------------------------------------------------------------------------------------------
 
@@ -464,12 +487,6 @@ def _now() -> t.Any:
     import datetime
 
     return datetime.datetime.now().astimezone()
-
-
-def _any() -> t.Any:
-    from sipwire.notification import Any
-
-    return Any
 
 
 # --- the end of the process, and its forks ---------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -29,6 +30,9 @@ _DTMF_DIGITS = frozenset("0123456789*#ABCD")
 
 _DIGITS_KEPT = 64
 """Digits that wait for :meth:`AudioStream.collect_digits`: more than anybody types ahead."""
+
+_UNTOLD_KEPT = 16
+"""Notifications of one name that wait for :meth:`Session.wait_for`; the oldest go first."""
 
 _NAME_LIMIT = 120
 """Bytes of a default recording name, far below what file systems take."""
@@ -62,6 +66,7 @@ class Session:
         self._number: int | None = None
         self._last: _core.Snapshot | None = None
         self._seen: dict[str, Notification] = {}
+        self._untold: dict[str, deque[Notification]] = {}
         self._digits: deque[str] = deque(maxlen=_DIGITS_KEPT)
         self._audio: AudioStream | None = None
 
@@ -79,7 +84,12 @@ class Session:
             self._last = snapshot
         if notification.name in _ONCE:
             self._seen[notification.name] = notification
-        elif notification.name == "SIPSessionGotDTMF":
+            return
+        untold = self._untold.get(notification.name)
+        if untold is None:
+            untold = self._untold[notification.name] = deque(maxlen=_UNTOLD_KEPT)
+        untold.append(notification)
+        if notification.name == "SIPSessionGotDTMF":
             self._digits.append(notification.data.digit)
 
     def _view(self) -> _core.Snapshot | None:
@@ -492,8 +502,10 @@ class Session:
     async def wait_for(self, *names: str, timeout: float | None = None) -> Notification:
         """Waits for the first of these notifications of this session and returns it.
 
-        What happens once in a session (``SIPSessionDidStart``) may already have happened. Raises :exc:`CallFailed` when
-        the call fails first, :exc:`SIPWireError` when it ends first, :exc:`TimeoutError` after ``timeout`` seconds.
+        What happened before the call counts, so nothing is missed between a verb and waiting for what it does: what
+        happens once in a session (``SIPSessionDidStart``) is returned every time, anything else once, oldest first.
+        Raises :exc:`CallFailed` when the call fails first, :exc:`SIPWireError` when it ends first, :exc:`TimeoutError`
+        after ``timeout`` seconds.
         """
         import asyncio
 
@@ -501,18 +513,24 @@ class Session:
             raise TypeError(f"names {names!r} are not names of notifications")
         keys = tuple((name, self) for name in {*names, "SIPSessionDidEnd"})
         async with NotificationStream(NotificationCenter(), keys) as stream:
-            # Snapshots of dictionaries keep their order: the first that happened counts.
-            for name, notification in list(self._seen.items()):
-                if name in names:
-                    return notification
+            known = [self._seen[name] for name in names if name in self._seen]
+            known += [self._untold[name][0] for name in names if self._untold.get(name)]
+            if known:
+                return self._told(min(known, key=lambda notification: notification.timestamp))
             if "SIPSessionDidEnd" in self._seen:
                 raise self._ended(names)
             async with asyncio.timeout(timeout):
                 async for notification in stream:
                     if notification.name in names:
-                        return notification
+                        return self._told(notification)
                     break
         raise self._ended(names)
+
+    def _told(self, notification: Notification) -> Notification:
+        """Somebody who waited has got this one."""
+        with contextlib.suppress(KeyError, ValueError):  # it happens once, or another task has got it too
+            self._untold[notification.name].remove(notification)
+        return notification
 
     def _ended(self, names: tuple[str, ...]) -> SIPWireError:
         failed = self._seen.get("SIPSessionDidFail")

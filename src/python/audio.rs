@@ -19,7 +19,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Signed 16-bit samples from a buffer of samples or of bytes.
-fn samples(py: Python<'_>, pcm: &Bound<'_, PyAny>) -> PyResult<Vec<i16>> {
+pub fn samples(py: Python<'_>, pcm: &Bound<'_, PyAny>) -> PyResult<Vec<i16>> {
     if let Ok(buffer) = PyBuffer::<i16>::get(pcm) {
         return buffer.to_vec(py);
     }

@@ -3,6 +3,7 @@
 //! Classes are frozen, waits run detached from the interpreter, [`error`] turns errors into exceptions and the one table
 //! in [`event`] turns events into notifications.
 
+mod analysis;
 mod audio;
 mod convert;
 mod engine;
@@ -19,6 +20,8 @@ use pyo3::prelude::*;
 /// The extension module. Private: programs use the package around it.
 #[pymodule(name = "_core")]
 mod core {
+    #[pymodule_export]
+    use super::analysis::{delay_ms, dominant_tone, find_breaks, level_dbfs, spectrogram, tone_at};
     #[pymodule_export]
     use super::audio::{PyAudio, PyBridge, PyFrameReader, PyFrameWriter, PyPlayback};
     #[pymodule_export]

@@ -34,14 +34,15 @@ class Answerer:
     """Takes every call of one engine and does the same with each."""
 
     def __init__(self, engine: Engine, arguments: argparse.Namespace, output: Output) -> None:
-        self.engine, self.arguments, self.output = engine, arguments, output
+        self.arguments, self.output = arguments, output
+        self._incoming = engine.incoming()  # before "listening" is said, so that no call comes too early
         self.answered = self.failed = 0
         self._calls: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Runs until `--count` calls have ended."""
         taken = 0
-        async for session in self.engine.incoming():
+        async for session in self._incoming:
             task = asyncio.ensure_future(self._take(session))
             self._calls.add(task)
             task.add_done_callback(self._calls.discard)
