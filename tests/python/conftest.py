@@ -46,7 +46,7 @@ class Watch:
                         return notification
                 seen = len(self.heard)
                 if not self._news.wait(max(0.0, deadline - time.monotonic())):
-                    raise AssertionError(f"no {name} from {sender!r} in {self.heard}")
+                    raise AssertionError(f"no {name} from {sender!r} in {[brief(one) for one in self.heard]}")
 
     def of(self, sender: object) -> list[str]:
         """What one sender posted, in order: names with the data that matters."""
