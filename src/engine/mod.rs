@@ -10,6 +10,7 @@ mod audio;
 mod call;
 mod calls;
 mod counters;
+pub mod devices;
 mod disk;
 mod error;
 mod events;
