@@ -71,7 +71,7 @@ impl Session {
                     ending.waits = Waits::Cancelled(client);
                 }
             }
-            Leg::Incoming(incoming) => self.refuse(*incoming, 603, None, reason, core, now),
+            Leg::Incoming(incoming) => self.refuse(*incoming, 603, reason, core, now),
             Leg::Answered(answered) => {
                 ending.waits = Waits::Ack;
                 (ending.dialog, ending.unacked) = (Some(answered.dialog), Some(answered.unacked));
@@ -104,7 +104,7 @@ impl Session {
         self.set_state(SessionState::Terminating, core);
         self.post(EventKind::SessionWillEnd, core);
         if let Leg::Incoming(incoming) = self.take_leg() {
-            self.refuse(*incoming, code, phrase, None, core, now);
+            self.refuse(*incoming, code, phrase, core, now);
         }
         self.finish(Originator::Local, None, core);
         Ok(())

@@ -20,7 +20,7 @@ use crate::sip::message::{HeaderName, Message};
 use crate::sip::transaction::{ServerId, T1, TRANSACTION_TIMEOUT};
 use crate::sip::transport::Flow;
 use crate::ua::VerbError;
-use crate::ua::core::{ALLOW, Core, MergeKey, reason_header, warning_header};
+use crate::ua::core::{ALLOW, Core, MergeKey, warning_header};
 use crate::ua::timers::Timer;
 
 /// Proxies give a ringing call up after three minutes of silence (RFC 3261 §13.3.1.1, §16.6 timer C).
@@ -301,23 +301,19 @@ impl Session {
 
     // --- refusals and failures ---------------------------------------------------------------------------------------
 
-    /// Sends the final refusal of an INVITE that waits for it.
+    /// Sends the final refusal of an INVITE that waits for it; `phrase` in place of the code's own.
     pub(super) fn refuse(
         &mut self,
         incoming: Incoming,
         code: u16,
         phrase: Option<&str>,
-        reason: Option<&str>,
         core: &mut Core,
         now: Instant,
     ) {
         let request = incoming.request();
         let Incoming { server, flow, .. } = incoming;
         let phrase = phrase.unwrap_or_else(|| reason_phrase(code));
-        let mut response = core.response_with(&request, code, phrase, Some(&self.tag), flow);
-        if let Some(reason) = reason {
-            response = response.header("Reason", reason_header(reason));
-        }
+        let response = core.response_with(&request, code, phrase, Some(&self.tag), flow);
         core.servers.remove(&server);
         core.timers.cancel(self.id, Timer::Expires);
         core.timers.cancel(self.id, Timer::KeepRinging);
@@ -328,7 +324,7 @@ impl Session {
     /// Refuses an INVITE for a reason of ours that the application hears as a failure.
     fn refuse_and_fail(&mut self, wire: u16, code: u16, reason: &str, core: &mut Core, now: Instant) {
         if let Leg::Incoming(incoming) = self.take_leg() {
-            self.refuse(*incoming, wire, None, None, core, now);
+            self.refuse(*incoming, wire, None, core, now);
             self.fail(Failure::local(code, reason), core);
         }
     }
@@ -359,7 +355,7 @@ impl Session {
     /// The caller does not want the call any more: 487.
     fn give_up(&mut self, end_reason: Option<Arc<str>>, why: &str, core: &mut Core, now: Instant) {
         if let Leg::Incoming(incoming) = self.take_leg() {
-            self.refuse(*incoming, 487, None, None, core, now);
+            self.refuse(*incoming, 487, None, core, now);
             self.change(|snapshot| snapshot.end_reason = end_reason);
             self.fail(Failure::remote(487, why), core);
         }

@@ -99,10 +99,13 @@ fn ending_a_ringing_call_declines_it() {
     let (_, incoming) = net.ring();
     net.alice.take_log();
     net.bob.take_log();
-    net.bob.ua.end(incoming, None, net.now).unwrap();
+    net.bob.ua.end(incoming, Some("On holiday"), net.now).unwrap();
     net.run();
-    assert_eq!(net.bob.take_log(), ["INCOMING>TERMINATING", "WillEnd", "TERMINATING>TERMINATED", "DidEnd local"]);
-    assert_eq!(net.alice.take_log(), ["CALLING>TERMINATED", "DidFail remote 603 Decline", "DidEnd remote"]);
+    assert_eq!(
+        net.bob.take_log(),
+        ["INCOMING>TERMINATING", "WillEnd", "TERMINATING>TERMINATED", "DidEnd local On holiday"]
+    );
+    assert_eq!(net.alice.take_log(), ["CALLING>TERMINATED", "DidFail remote 603 On holiday", "DidEnd remote"]);
     net.expect_nothing_left();
 }
 
