@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import threading
 import typing as t
-from pathlib import Path
 
 from sipwire.errors import SIPWireError
 
@@ -26,7 +24,7 @@ class ConfigurationManager:
     _instance: t.ClassVar[ConfigurationManager | None] = None
     _creating: t.ClassVar[threading.Lock] = threading.Lock()
 
-    path: Path
+    path: str
     _values: dict[str, t.Any]
 
     def __new__(cls) -> ConfigurationManager:
@@ -39,9 +37,12 @@ class ConfigurationManager:
 
     def start(self, path: str | os.PathLike[str] | None = None) -> None:
         """Reads the file if there is one. Raises :exc:`ConfigurationError` naming a file that is none of ours."""
-        self.path = _default_path() if path is None else Path(path)
+        import json  # here and below: most programs keep no settings
+
+        self.path = _default_path() if path is None else os.fspath(path)
         try:
-            values = json.loads(self.path.read_text(encoding="utf-8"))
+            with open(self.path, encoding="utf-8") as file:
+                values = json.load(file)
         except FileNotFoundError:
             values = {}
         except (OSError, ValueError) as error:
@@ -61,6 +62,8 @@ class ConfigurationManager:
 
     def set(self, path: str, value: t.Any) -> None:
         """Sets the value at ``group/name`` (plain JSON); ``None`` takes it away."""
+        import json
+
         json.dumps(value)  # TypeError names what cannot be kept
         *groups, name = path.split("/")
         place = self._values
@@ -75,9 +78,11 @@ class ConfigurationManager:
 
     def save(self) -> None:
         """Writes the file, readable by its owner only, whole or not at all."""
-        temporary = self.path.with_name(self.path.name + ".new")
+        import json
+
+        temporary = self.path + ".new"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)
             with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
                 json.dump(self._values, file, indent=2)
                 file.write("\n")
@@ -91,9 +96,8 @@ class ConfigurationManager:
         return {name: settings for name, settings in accounts.items() if isinstance(settings, dict)}
 
 
-def _default_path() -> Path:
-    chosen = os.environ.get("SIPWIRE_CONFIG")
-    return Path(chosen) if chosen else Path.home() / ".sipwire" / "config.json"
+def _default_path() -> str:
+    return os.environ.get("SIPWIRE_CONFIG") or os.path.expanduser(os.path.join("~", ".sipwire", "config.json"))
 
 
 class _Group:

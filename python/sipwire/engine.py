@@ -33,6 +33,9 @@ __all__ = ["Engine", "IncomingSessions", "OptionsAnswer", "OptionsRequest"]
 _BATCH = 1000
 """Notifications taken from the core at once: enough to make taking cheap, few enough to start delivering soon."""
 
+_LAG_LIMIT = 10_000
+"""Notifications that may wait for slow handlers before a warning is logged. None is ever dropped."""
+
 _EXIT_PATIENCE = 2.0
 """Seconds the end of the program waits for BYE and recordings, all engines together."""
 
@@ -398,10 +401,12 @@ class Engine:
             core.wake_events()
 
     def _dispatch(self, core: _core.Engine) -> None:
-        center = NotificationCenter()
+        center, lags = NotificationCenter(), False
         try:
             while True:
                 events = core.next_events(_BATCH, 60.0)
+                if len(events) == _BATCH:
+                    lags = self._warn_of_lag(core, lags)
                 for number, name, data, timestamp, snapshot in events:
                     notification = Notification(name, self, data)
                     notification.timestamp = timestamp
@@ -427,6 +432,16 @@ class Engine:
                     break
         finally:
             self._over(core)
+
+    def _warn_of_lag(self, core: _core.Engine, lags: bool) -> bool:
+        """Says once that handlers cannot keep up, and again only after they had."""
+        waiting = core.stats().events.depth
+        if waiting > _LAG_LIMIT and not lags:
+            import logging
+
+            text = "engine %r: %d notifications wait for slow handlers"
+            logging.getLogger("sipwire.engine").warning(text, self.name, waiting)
+        return waiting > _LAG_LIMIT
 
     @staticmethod
     def _deliver(center: NotificationCenter, notification: Notification) -> None:

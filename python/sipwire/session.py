@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
 import typing as t
@@ -84,6 +83,8 @@ class Session:
             self._last = snapshot
         if notification.name in _ONCE:
             self._seen[notification.name] = notification
+            if notification.name == "SIPSessionDidStart":
+                self._keep_audio()
             return
         untold = self._untold.get(notification.name)
         if untold is None:
@@ -199,6 +200,12 @@ class Session:
         if self._audio is not None or core is None or number is None:
             return self._audio
         return self._stream() if core.audio(number) is not None else None
+
+    def _keep_audio(self) -> None:
+        """Takes hold of the stream while the core has it, for the statistics after the call."""
+        if self._core is not None and self._number is not None and self._core.audio(self._number) is not None:
+            with contextlib.suppress(MediaError):  # the call may be over already
+                self._stream()._handle()
 
     def _stream(self) -> AudioStream:
         if self._audio is None:
@@ -456,6 +463,8 @@ class Session:
 
     def _recording_name(self, directory: str) -> str:
         """``YYYYmmdd-HHMMSS-user@host-direction.wav`` that does not exist, of harmless characters."""
+        import re
+
         uri, stamp = self.remote_uri, time.strftime("%Y%m%d-%H%M%S")
         party = "unknown" if uri is None else f"{uri.user or 'anonymous'}@{uri.host}"
         party = re.sub(r"[^A-Za-z0-9@._+-]", "_", party)

@@ -422,6 +422,28 @@ async def test_a_late_reader_is_counted(call: tuple[Session, Session]) -> None:
     assert (await anext(stream)).timestamp > 0.1  # the jump tells what was lost
 
 
+async def test_a_writer_that_runs_dry_is_told(pair: Pair, call: tuple[Session, Session]) -> None:
+    audio = audio_of(call[0])
+    await audio.write(tone_bytes(500, seconds=0.3))
+    await heard(call[0], 0.5)  # meanwhile nobody writes
+    await audio.write(tone_bytes(500, seconds=0.3))
+    told = await call[0].wait_for("SIPSessionAudioUnderrun", timeout=10)
+    assert told.data.missing_ms > 0
+    assert audio.statistics.underruns > 0
+    assert audio.statistics.underrun_ms >= told.data.missing_ms
+
+
+async def test_the_numbers_stay_after_the_call(pair: Pair) -> None:
+    """Also when nobody looked at the audio before."""
+    outgoing, incoming = pair.established()
+    await asyncio.sleep(0.1)
+    outgoing.end()
+    await incoming.wait_for("SIPSessionDidEnd")
+    await outgoing.wait_for("SIPSessionDidEnd")
+    assert audio_of(outgoing).statistics.packets_sent > 0
+    assert audio_of(incoming).statistics.codec == "opus"
+
+
 def test_wav_helpers(tmp_path: Path) -> None:
     write_wav(tmp_path / "stereo.wav", array.array("h", [1, -1] * 800).tobytes(), rate=8000, channels=2)
     assert list(read_wav(tmp_path / "stereo.wav", channel=1).samples[:3]) == [-1, -1, -1]

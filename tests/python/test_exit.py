@@ -231,7 +231,7 @@ def test_importing_is_quick_and_light() -> None:
         import sipwire
         took = time.perf_counter() - began
         print(took, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
-        for module in ("asyncio", "dataclasses", "inspect", "logging", "concurrent.futures"):
+        for module in ("asyncio", "dataclasses", "inspect", "logging", "concurrent.futures", "json", "pathlib"):
             assert module not in sys.modules, module
         """
     )

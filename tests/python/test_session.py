@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+import socket
 import threading
+import time
 from typing import Any
 
 import pytest
@@ -155,6 +157,42 @@ def test_calls_are_refused_until_there_is_a_session_manager(pair: Pair, monkeypa
     outgoing.end()
     pair.ended(outgoing, incoming)
     assert SessionManager().sessions == []
+
+
+def test_no_audio_for_five_seconds(pair: Pair) -> None:
+    """The peer answers and then sends no packet."""
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sip,
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtp,
+    ):
+        for one in (sip, rtp):
+            one.bind(("127.0.0.1", 0))
+            one.settimeout(20)
+        session = Session(pair.alice)
+        port = sip.getsockname()[1]
+        session.connect(f"sip:silent@127.0.0.1:{port}", [Route("127.0.0.1", port)], audio=True)
+        invite, source = sip.recvfrom(65535)
+        sip.sendto(answer_to(invite.decode(), port, rtp.getsockname()[1]), source)
+        started = pair.watch.wait("SIPSessionDidStart", session)
+        told = pair.watch.wait("SIPSessionGotNoAudio", session)
+        assert 4.5 < told.timestamp - started.timestamp < 8
+        assert session.audio_was_received is False
+        assert session.audio_remote_rtp_address_received is None
+        session.end()  # and no answer to BYE either
+        began = time.monotonic()
+        pair.ended(session)
+        assert time.monotonic() - began < 3
+    assert pair.watch.of(session) == [*CALLING[:2], *CALLED, "GotNoAudio", *ENDING]
+
+
+def answer_to(invite: str, port: int, rtp_port: int) -> bytes:
+    """The least a UAS can say to take a call, without encryption."""
+    copied = [line for line in invite.split("\r\n") if line.split(":")[0] in ("Via", "From", "Call-ID", "CSeq")]
+    copied.append(next(line for line in invite.split("\r\n") if line.startswith("To:")) + ";tag=silent")
+    body = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+    body += f"m=audio {rtp_port} RTP/AVP 0\r\n"
+    copied += [f"Contact: <sip:silent@127.0.0.1:{port}>", "Content-Type: application/sdp"]
+    return "\r\n".join(["SIP/2.0 200 OK", *copied, f"Content-Length: {len(body)}", "", body]).encode()
 
 
 # --- attributes ------------------------------------------------------------------------------------------------------
