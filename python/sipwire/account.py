@@ -231,7 +231,11 @@ def routes_for(account: Account, uri: SIPURI, routes: Sequence[Route] | None) ->
     if routes is not None:
         return list(routes)
     proxy = account.sip.outbound_proxy
-    return [Route.for_uri(uri) if proxy is None else proxy]
+    if proxy is not None:
+        return [proxy]
+    if uri.transport is None and not uri.secure:  # over what this engine has, UDP first
+        return [Route(uri.host, uri.port, next(iter(account.engine.addresses), "udp"))]
+    return [Route.for_uri(uri)]
 
 
 class CallAttempt:

@@ -67,6 +67,7 @@ class _Signal:
     def __init__(self) -> None:
         import asyncio
 
+        self._loop = asyncio.get_running_loop()
         self._hub = _Hub.here()
         self.token = self._hub.core.token()
         self._event = self._hub.signals[self.token.number] = asyncio.Event()
@@ -75,6 +76,10 @@ class _Signal:
         self._event.clear()
 
     async def wait(self) -> None:
+        import asyncio
+
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this stream was opened in another event loop")
         await self._event.wait()
 
     def close(self) -> None:
@@ -289,8 +294,12 @@ class AudioStream:
 
         Returns when the last of it is queued. Raises :exc:`MediaError` when the stream ends first.
         """
-        writer = self._out()
-        rest = memoryview(pcm).cast("B")
+        view = memoryview(pcm)
+        if view.format not in ("h", "<h", "B", "b", "c"):
+            raise TypeError(f"audio of format {view.format!r} is not signed 16-bit samples or bytes")
+        if view.nbytes % 2:
+            raise ValueError(f"audio of {view.nbytes} bytes is not whole 16-bit samples")
+        rest, writer = view.cast("B"), self._out()
         while True:
             if self._write_signal is not None:
                 self._write_signal.clear()

@@ -300,9 +300,12 @@ class Engine:
     @property
     def sessions(self) -> list[Session]:
         """The sessions that are neither new nor over."""
+        core = self._core
+        if core is None or not core.is_running:
+            return []
+        numbers = core.sessions()
         with self._binding:
-            sessions = list(self._sessions.values())
-        return [session for session in sessions if session.state not in ("NULL", "TERMINATED")]
+            return [self._sessions[number] for number in numbers if number in self._sessions]
 
     @property
     def recordings_directory(self) -> str:

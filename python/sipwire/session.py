@@ -100,7 +100,10 @@ class Session:
         core, number = self._core, self._number
         if core is None or number is None or "SIPSessionDidEnd" in self._seen or core is not self.engine._core:
             return self._last
-        return core.snapshot(number) or self._last
+        try:
+            return core.snapshot(number) or self._last
+        except EngineError:  # it stops at this moment
+            return self._last
 
     def __repr__(self) -> str:
         view = self._last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,11 @@ from sipwire import Account, Engine, Notification, NotificationCenter, Route, Se
 
 PATIENCE = 20.0
 """Seconds until a test gives up waiting: far more than anything takes on a loaded machine."""
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background: programs under test would inherit that they do not hear Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Watch:

@@ -11,6 +11,7 @@ import pytest_asyncio
 
 from conftest import Pair, Watch
 from sipwire import CallBusy, CallCancelled, CallDeclined, CallFailed, Engine, Session, SIPWireError
+from sipwire.audio import FrameStream
 
 
 @pytest_asyncio.fixture
@@ -202,6 +203,25 @@ async def test_incoming_ends_with_the_engine(pair: Pair) -> None:
     await asyncio.sleep(0)
     await asyncio.to_thread(pair.callee.stop)
     assert await asyncio.wait_for(task, 10) == 0
+
+
+def test_a_stream_of_another_loop_says_so(pair: Pair) -> None:
+    outgoing, incoming = pair.established()
+
+    async def opened() -> FrameStream:
+        assert outgoing.audio is not None
+        return outgoing.audio.frames()
+
+    async def read(stream: FrameStream) -> None:
+        async for _ in stream:
+            pass
+
+    stream = asyncio.run(opened())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(read(stream))
+    assert outgoing.state == "ESTABLISHED"
+    outgoing.end()
+    pair.ended(outgoing, incoming)
 
 
 def test_one_loop_after_the_other(pair: Pair) -> None:

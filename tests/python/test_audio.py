@@ -149,7 +149,7 @@ def test_reading_blocks(call: tuple[Session, Session]) -> None:
     thread.join()
 
 
-@pytest.mark.parametrize("pcm", [b"abc", "text", 5, None])
+@pytest.mark.parametrize("pcm", [b"abc", "text", 5, None, numpy.zeros(4), numpy.zeros(4, "uint16")])
 async def test_what_is_no_audio_is_refused(call: tuple[Session, Session], pcm: Any) -> None:
     with pytest.raises((TypeError, ValueError)):
         await audio_of(call[0]).write(pcm)

@@ -123,6 +123,26 @@ def test_stop_ends_calls_and_tells_the_peer(pair: Pair) -> None:
     assert pair.watch.of(pair.caller) == ["EngineWillStart", "EngineDidStart", "EngineWillEnd", "EngineDidEnd"]
 
 
+def test_options_given_with_the_name(watch: Watch) -> None:
+    engine = Engine("under test", local_ip="127.0.0.1", udp_port=None)
+    engine.start()
+    assert list(engine.addresses) == ["tcp"]
+    account = Account("alice@127.0.0.1", engine=engine)
+    session = account.call("sip:bob@127.0.0.1:1").session
+    assert session.state == "NULL"
+    engine.stop()
+    account.delete()
+    engine.configured()
+
+
+def test_calls_go_over_what_the_engine_has(pair: Pair) -> None:
+    pair.caller.stop()
+    pair.caller.start(local_ip="127.0.0.1", udp_port=None)
+    host, port = pair.callee.addresses["tcp"]
+    answer = pair.caller.options(f"sip:bob@{host}:{port}").wait(10)
+    assert answer.code == 200
+
+
 def test_run_blocks_until_stopped(engine: Engine, watch: Watch) -> None:
     thread = threading.Thread(target=engine.configured(local_ip="127.0.0.1").run)
     thread.start()
