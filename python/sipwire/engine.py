@@ -33,6 +33,9 @@ __all__ = ["Engine", "IncomingSessions", "OptionsAnswer", "OptionsRequest"]
 _BATCH = 1000
 """Notifications taken from the core at once: enough to make taking cheap, few enough to start delivering soon."""
 
+_HANDLER_PATIENCE = 5.0
+"""Seconds a start waits for handlers of the run before."""
+
 _LAG_LIMIT = 10_000
 """Notifications that may wait for slow handlers before a warning is logged. None is ever dropped."""
 
@@ -175,7 +178,8 @@ class Engine:
                 raise EngineError(f"engine {self.name!r} is running already")
             if threading.current_thread() is self._dispatcher:
                 raise EngineError(f"engine {self.name!r} is still stopping: start it from another thread")
-            self._ended.wait()  # an asynchronous stop that is not through yet
+            if not self._ended.wait(_HANDLER_PATIENCE):  # an asynchronous stop that is not through yet
+                raise EngineError(f"engine {self.name!r} is still stopping: a handler of the last run has not returned")
             options = {**self._options, **options}
             try:
                 self._start(options)
@@ -518,8 +522,9 @@ def _at_exit() -> None:
             engine.stop(max(0.2, deadline - time.monotonic()))
 
 
-def _on_sigterm(number: int, _: object) -> t.NoReturn:
-    raise SystemExit(128 + number)
+def _on_sigterm(number: int, _: object) -> None:
+    if not getattr(threading, "_SHUTTING_DOWN", False):  # otherwise it is ending already
+        raise SystemExit(128 + number)
 
 
 def _catch_sigterm() -> None:
