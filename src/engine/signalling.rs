@@ -509,6 +509,7 @@ impl Lane {
         }
         self.events.post_engine(EventKind::EngineWillEnd);
         let _ = reply.send(self.ua.sessions().len());
+        self.ua.config_mut().accepts_calls = false; // whoever calls now is sent away with 480
         self.ua.shutdown(now);
         let patience = now + timeout.mul_f64(PEERS_SHARE);
         self.stopping = Some(Stopping { phase: Phase::Sessions, patience, deadline: now + timeout, reply });
