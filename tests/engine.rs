@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "these tests run in real time")]
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -505,10 +505,27 @@ fn a_stream_that_cannot_be_followed_is_closed_and_others_go_on() {
 
 #[test]
 fn a_refused_connection_fails_the_call() {
-    let mut caller = Peer::plain();
-    let gone = TcpStream::connect(caller.engine.addresses().tcp.expect("TCP is on")).expect("it listens");
-    let port = gone.local_addr().expect("connected").port();
-    drop(gone);
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    drop(listener);
+    assert_fails_at_once(Peer::plain(), port);
+}
+
+#[test]
+fn a_connection_closed_under_a_request_fails_the_call() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = listener.local_addr().expect("bound").port();
+    let accepting = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a connection");
+        let mut first = [0; 6];
+        stream.read_exact(&mut first).expect("the INVITE"); // and close without an answer
+        assert_eq!(&first, b"INVITE");
+    });
+    assert_fails_at_once(Peer::plain(), port);
+    accepting.join().expect("an INVITE came");
+}
+
+fn assert_fails_at_once(mut caller: Peer, port: u16) {
     let route = Route { address: "127.0.0.1".to_owned(), port, transport: Transport::Tcp };
     let call = Connect {
         account: caller.account,
@@ -524,7 +541,8 @@ fn a_refused_connection_fails_the_call() {
     let EventKind::SessionDidFail { code, .. } = failed.kind else { unreachable!("it was just matched") };
     assert_eq!(code, 503, "{failed:?}");
     assert!(began.elapsed() < Duration::from_secs(5));
-    assert!(failed.snapshot.is_some_and(|snapshot| snapshot.start_time.is_none() && snapshot.stop_time.is_some()));
+    let snapshot = failed.snapshot.expect("a last look");
+    assert!(snapshot.start_time.is_none() && snapshot.stop_time.is_none(), "{snapshot:#?}");
 }
 
 #[test]
@@ -646,6 +664,9 @@ fn a_busy_port_is_named() {
     let options = EngineOptions { media_threads: Some(0), ..EngineOptions::default() };
     let error = Engine::start(options).err().expect("no threads");
     assert_eq!(error.to_string(), "media_threads 0: at least 1");
+    let options = EngineOptions { audio_device: "default".to_owned(), ..EngineOptions::default() };
+    let error = Engine::start(options).err().expect("no library was named");
+    assert!(error.to_string().starts_with("audio_device \"default\": no sound-card library"), "{error}");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The media lane from outside: its threads, the requests they take, and what they report to signalling.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::calls::{CallView, Calls};
 use super::counters::{Counter, QueueCounters};
+use super::devices::{Card, Devices};
 use super::disk::{self, DiskView, NewRecording};
 use super::media_thread::{self, MediaThread};
 use super::sockets::{RtpSockets, words};
@@ -137,21 +138,24 @@ pub(super) struct ThreadHandle {
 }
 
 impl ThreadHandle {
-    /// Hands a request over, or back when the queue is full; `None` when the thread has ended.
+    /// Hands a request over, or back when the queue is full; `None` when the thread has ended. Wake it after the last.
     fn try_send(&self, request: Request) -> Result<(), Option<Request>> {
         let sent = self.requests.try_send(request).map_err(|error| match error {
             TrySendError::Full(request) => Some(request),
             TrySendError::Disconnected(_) => None,
         });
         self.counters.requests.saw(self.requests.len());
-        let _ = self.waker.wake();
         sent
+    }
+
+    fn wake(&self) {
+        let _ = self.waker.wake(); // it also wakes every 20 ms by itself while it has calls
     }
 
     fn send(&self, request: Request) -> Result<(), EngineError> {
         match self.requests.send_timeout(request, REQUEST_TIMEOUT) {
             Ok(()) => {
-                let _ = self.waker.wake();
+                self.wake();
                 Ok(())
             }
             Err(SendTimeoutError::Timeout(_)) => {
@@ -199,6 +203,7 @@ impl MediaView {
     pub fn send_now(&self, call: &CallView, request: Request) {
         if let Some(thread) = self.threads.get(call.thread) {
             let _ = thread.try_send(request);
+            thread.wake();
         }
     }
 
@@ -221,6 +226,8 @@ pub(super) struct MediaPool {
     open: HashMap<SessionId, Placed>,
     /// Requests for threads whose queue was full, in order.
     backlog: Vec<VecDeque<Request>>,
+    /// Threads that were given something since they were last woken.
+    unwoken: Vec<bool>,
     threads_left: usize,
     disk_left: bool,
     stopping: bool,
@@ -245,6 +252,11 @@ impl MediaPool {
             Some(count) => count,
             None => cores(),
         };
+        // A card belongs to one thread, so all calls do.
+        let (mut card, count) = match options.audio_device.as_str() {
+            "null" => (None, count),
+            name => (Some(open_card(name, options.devices_library.as_deref())?), 1),
+        };
         let failed = |error: std::io::Error| EngineError::Option { option: "media_threads", what: words(&error) };
         let mut joins = Vec::new();
         let (disk, disk_join) = disk::start(to_signalling.clone()).map_err(failed)?;
@@ -262,6 +274,7 @@ impl MediaPool {
                 counters.clone(),
                 StdRng::from_rng(random),
                 options.trace_rtp,
+                card.take(),
             );
             let ended = to_signalling.clone();
             let body = move || {
@@ -279,6 +292,7 @@ impl MediaPool {
             to_signalling,
             calls,
             open: HashMap::new(),
+            unwoken: vec![false; view.threads.len()],
             backlog: view.threads.iter().map(|_| VecDeque::new()).collect(),
             threads_left: view.threads.len(),
             disk_left: true,
@@ -292,6 +306,10 @@ impl MediaPool {
         let (Some(handle), Some(backlog)) = (self.view.threads.get(thread), self.backlog.get_mut(thread)) else {
             return;
         };
+        if let Some(unwoken) = self.unwoken.get_mut(thread) {
+            // A call that only opens its sockets has nothing to do until it starts or ends.
+            *unwoken |= !matches!(request, Request::Open { .. });
+        }
         if !backlog.is_empty() {
             backlog.push_back(request);
         } else if let Err(Some(request)) = handle.try_send(request) {
@@ -299,10 +317,15 @@ impl MediaPool {
         }
     }
 
-    /// Sends what waits for room; true when something still waits.
+    /// Sends what waits for room and wakes the threads that have something to do, once a turn; true when something
+    /// still waits.
     pub fn flush(&mut self) -> bool {
         let mut waits = false;
-        for (handle, backlog) in self.view.threads.iter().zip(&mut self.backlog) {
+        let threads = self.view.threads.iter().zip(&mut self.backlog).zip(&mut self.unwoken);
+        for ((handle, backlog), unwoken) in threads {
+            if std::mem::take(unwoken) || !backlog.is_empty() {
+                handle.wake();
+            }
             while let Some(request) = backlog.pop_front() {
                 if let Err(Some(request)) = handle.try_send(request) {
                     backlog.push_front(request);
@@ -400,10 +423,16 @@ impl MediaPool {
     }
 }
 
+fn open_card(name: &str, library: Option<&Path>) -> Result<Card, EngineError> {
+    let card = Devices::load(library).and_then(|devices| devices.open(name));
+    card.map_err(|error| EngineError::Option { option: "audio_device", what: format!("{name:?}: {error}") })
+}
+
 impl Drop for MediaPool {
     /// A pool that was never told to stop (the engine could not start) takes its threads with it.
     fn drop(&mut self) {
         self.stop();
+        self.flush();
         self.view.disk.stop();
     }
 }

@@ -15,10 +15,11 @@ use mio::{Events, Interest, Poll, Token};
 use rand::rngs::StdRng;
 
 use super::call::Call;
+use super::devices::{Card, CardStream};
 use super::disk::RecordingPorts;
 use super::media::{MediaMessage, Request, ThreadCounters, ToSignalling};
 use super::signalling::panic_text;
-use crate::audio::graph::{Event as GraphEvent, Graph, SourceId};
+use crate::audio::graph::{Event as GraphEvent, Graph, SinkId, SourceId};
 use crate::event::SessionId;
 use crate::media::{MediaCommand, MediaEvent};
 use crate::rtp::session::Channel;
@@ -38,6 +39,8 @@ const REQUEST_PORTION: usize = 256;
 const EVENTS: usize = 1024;
 /// The largest UDP payload; anything longer than a packet of audio is dropped by the RTP session.
 const DATAGRAM_LIMIT: usize = 65_535;
+/// How often the sound card is asked whether it still works.
+const CARD_CHECK: Duration = Duration::from_secs(1);
 /// How many nice levels the thread asks to be put before others (allowed to root, or with RLIMIT_NICE).
 const NICE: i32 = -10;
 
@@ -49,6 +52,8 @@ pub(super) struct MediaThread {
     random: StdRng,
     trace: bool,
     graph: Graph,
+    card: Option<CardPorts>,
+    watch_card_at: Instant,
     calls: slab::Slab<Call>,
     by_session: HashMap<SessionId, usize>,
     /// Which call a source that ends by itself belongs to.
@@ -68,7 +73,10 @@ impl MediaThread {
         counters: Arc<ThreadCounters>,
         random: StdRng,
         trace: bool,
+        card: Option<Card>,
     ) -> Self {
+        let mut graph = Graph::new();
+        let card = card.map(|card| CardPorts::new(card, &mut graph));
         Self {
             poll,
             requests,
@@ -76,7 +84,9 @@ impl MediaThread {
             counters,
             random,
             trace,
-            graph: Graph::new(),
+            graph,
+            card,
+            watch_card_at: Instant::now(),
             calls: slab::Slab::new(),
             by_session: HashMap::new(),
             sources: BTreeMap::new(),
@@ -172,12 +182,28 @@ impl MediaThread {
             call.push(&self.graph, now, &self.counters);
             call.report(&self.to_signalling, now);
         }
+        if self.watch_card_at <= now {
+            self.watch_card_at = now + CARD_CHECK;
+            self.watch_card();
+        }
         while let Some(GraphEvent::Finished(source)) = self.graph.poll_event() {
             let session = self.sources.remove(&source);
             if let Some(call) = session.and_then(|session| find(&self.by_session, &mut self.calls, session)) {
                 call.forget_source(source);
             }
             let _ = self.graph.remove_source(source, now); // dropping it tells whoever waits for the end
+        }
+    }
+
+    /// Tells the application once when the sound card has gone; calls go on in silence.
+    fn watch_card(&mut self) {
+        let Some(card) = &mut self.card else { return };
+        if !card.told
+            && let Some(error) = card.stream.error()
+        {
+            card.told = true;
+            let error = format!("the sound card stopped: {error}");
+            self.to_signalling.send(MediaMessage::Fault(error));
         }
     }
 
@@ -272,7 +298,10 @@ impl MediaThread {
         let entry = self.calls.vacant_entry();
         let index = entry.key();
         match Call::new(view, sockets, &mut self.graph) {
-            Ok(call) => {
+            Ok(mut call) => {
+                if let Some(card) = &self.card {
+                    card.join(&mut call, &mut self.graph);
+                }
                 entry.insert(call);
                 self.by_session.insert(session, index);
             }
@@ -342,6 +371,34 @@ impl MediaThread {
             other.forget_source(remote); // it may have been bridged or be heard elsewhere
         }
         self.counters.calls.fetch_sub(1, Relaxed);
+    }
+}
+
+/// A sound card's ends in the graph, shared by all calls.
+struct CardPorts {
+    microphone: Option<SourceId>,
+    speaker: Option<SinkId>,
+    stream: CardStream,
+    told: bool,
+}
+
+impl CardPorts {
+    fn new(card: Card, graph: &mut Graph) -> Self {
+        // An empty graph knows neither name, and the card was opened at a rate of the graph: nothing is refused.
+        let microphone = card.microphone.and_then(|port| graph.add_source("microphone", Box::new(port), false).ok());
+        let speaker = card.speaker.and_then(|port| graph.add_sink("speaker", Box::new(port)).ok());
+        Self { microphone, speaker, stream: card.stream, told: false }
+    }
+
+    /// Lets the peer hear the microphone and the speaker the peer.
+    fn join(&self, call: &mut Call, graph: &mut Graph) {
+        let now = Instant::now();
+        if let Some(microphone) = self.microphone {
+            call.hear(microphone, graph, now);
+        }
+        if let Some(speaker) = self.speaker {
+            let _ = graph.connect(call.remote(), speaker, 1.0, now);
+        }
     }
 }
 

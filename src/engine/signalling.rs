@@ -312,17 +312,16 @@ impl Lane {
         match input {
             StreamInput::Accepted { stream, peer } => self.streams.accepted(stream, peer),
             StreamInput::Connected { id, local } => self.streams.connected(id, local),
-            StreamInput::HalfClosed { id } => self.streams.half_closed(id, now),
+            StreamInput::HalfClosed { id } => {
+                let lost = self.streams.half_closed(id, now);
+                self.fail(lost, "the peer closed the connection", now);
+            }
             StreamInput::Closed { id, error, unsent } => {
-                self.streams.close(id);
-                for client in unsent {
-                    self.guarded("a closed connection", now, |lane| {
-                        lane.ua.handle_transport_error(client, &error, now);
-                    });
-                }
+                let lost = self.streams.close(id);
+                self.fail(unsent.into_iter().chain(lost), &error, now);
             }
             StreamInput::Frame { id, frame } => {
-                let Some((flow, local)) = self.streams.flow(id) else { return };
+                let Some((flow, local)) = self.streams.arrived(id) else { return };
                 match frame {
                     Frame::Ping => self.streams.pong(id),
                     Frame::Pong => {}
@@ -342,6 +341,13 @@ impl Lane {
                     }
                 }
             }
+        }
+    }
+
+    /// Tells the transactions of requests that did not leave or arrive.
+    fn fail(&mut self, clients: impl IntoIterator<Item = ClientId>, error: &str, now: Instant) {
+        for client in clients {
+            self.guarded("a closed connection", now, |lane| lane.ua.handle_transport_error(client, error, now));
         }
     }
 
@@ -522,6 +528,7 @@ impl Lane {
             if left == 0 || stopping.patience <= now {
                 let _ = stopping.reply.send(left);
                 self.media.stop();
+                self.media.flush();
                 stopping.phase = Phase::Media;
             }
         }

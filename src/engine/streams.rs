@@ -1,7 +1,7 @@
 //! SIP over TCP: a reader and a writer task for each connection, the table of connections in the signalling lane.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -32,6 +32,8 @@ const CONNECTION_LIMIT_PER_SOURCE: usize = 1024;
 const OUTBOX_MESSAGES: usize = 1024;
 /// … and their bytes.
 const OUTBOX_BYTES: usize = 1 << 20;
+/// Requests remembered for each connection until something comes back.
+const UNANSWERED_LIMIT: usize = 64;
 /// How long a connection may be open, or a message unfinished, without one whole message.
 const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(30);
 /// How long a connection that has carried messages is kept without any byte from the peer.
@@ -89,6 +91,8 @@ struct Connection {
     outbox: mpsc::Sender<Outgoing>,
     queued_bytes: Arc<AtomicUsize>,
     close_at: Option<Instant>,
+    /// Requests sent since anything came back: when the connection ends, they most likely never arrived.
+    unanswered: VecDeque<ClientId>,
     /// Dropped with the connection: ends the reader.
     _reader: oneshot::Sender<()>,
 }
@@ -146,7 +150,18 @@ impl Streams {
             self.inputs.clone(),
             self.counters.clone(),
         ));
-        self.add(id, Connection { peer, local, outbox, queued_bytes, close_at: None, _reader: stop });
+        self.add(
+            id,
+            Connection {
+                peer,
+                local,
+                outbox,
+                queued_bytes,
+                close_at: None,
+                unanswered: VecDeque::new(),
+                _reader: stop,
+            },
+        );
     }
 
     /// Queues a message on the flow's connection, on another to the same peer, or on a new one. Only what is no request
@@ -165,7 +180,7 @@ impl Streams {
             None if client.is_some() || flow.connection.is_none() => self.connect(flow.remote)?,
             None => return Err("the connection is closed".to_owned()),
         };
-        let connection = self.connections.get(&id).expect("the connection was just found or made");
+        let connection = self.connections.get_mut(&id).expect("the connection was just found or made");
         let size = bytes.len();
         let waiting = connection.queued_bytes.fetch_add(size, Relaxed);
         let full = waiting > 0 && waiting + size > OUTBOX_BYTES; // one message of any size always fits
@@ -173,6 +188,10 @@ impl Streams {
             connection.queued_bytes.fetch_sub(size, Relaxed);
             self.counters.tcp_dropped.add(1);
             return Err("the peer does not read".to_owned());
+        }
+        connection.unanswered.extend(client);
+        if connection.unanswered.len() > UNANSWERED_LIMIT {
+            connection.unanswered.pop_front(); // its own timers will tell
         }
         Ok(connection.local)
     }
@@ -191,7 +210,18 @@ impl Streams {
         let task =
             Connecting { id, peer, bind_ip, stopped, inputs: self.inputs.clone(), counters: self.counters.clone() };
         tokio::spawn(task.run(outgoing, queued_bytes.clone()));
-        self.add(id, Connection { peer, local, outbox, queued_bytes, close_at: None, _reader: stop });
+        self.add(
+            id,
+            Connection {
+                peer,
+                local,
+                outbox,
+                queued_bytes,
+                close_at: None,
+                unanswered: VecDeque::new(),
+                _reader: stop,
+            },
+        );
         Ok(id)
     }
 
@@ -213,9 +243,10 @@ impl Streams {
         self.counters.tcp_connections.store(self.connections.len(), Relaxed);
     }
 
-    /// The flow of what arrives on a connection, and our address on it; `None` once it is closed.
-    pub fn flow(&self, id: ConnectionId) -> Option<(Flow, SocketAddr)> {
-        let connection = self.connections.get(&id)?;
+    /// The flow of what has arrived on a connection, and our address on it; `None` once it is closed.
+    pub fn arrived(&mut self, id: ConnectionId) -> Option<(Flow, SocketAddr)> {
+        let connection = self.connections.get_mut(&id)?;
+        connection.unanswered.clear();
         Some((Flow { transport: Transport::Tcp, remote: connection.peer, connection: Some(id) }, connection.local))
     }
 
@@ -235,19 +266,21 @@ impl Streams {
         }
     }
 
-    /// The peer has closed its half: no new requests go there, answers still may for a while.
-    pub fn half_closed(&mut self, id: ConnectionId, now: Instant) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.close_at = Some(now + HALF_CLOSED_LIMIT);
-            if self.by_peer.get(&connection.peer) == Some(&id) {
-                self.by_peer.remove(&connection.peer);
-            }
+    /// The peer has closed its half: no new requests go there, answers still may for a while. Returns the requests that
+    /// nothing came back for.
+    pub fn half_closed(&mut self, id: ConnectionId, now: Instant) -> VecDeque<ClientId> {
+        let Some(connection) = self.connections.get_mut(&id) else { return VecDeque::new() };
+        connection.close_at = Some(now + HALF_CLOSED_LIMIT);
+        if self.by_peer.get(&connection.peer) == Some(&id) {
+            self.by_peer.remove(&connection.peer);
         }
+        std::mem::take(&mut connection.unanswered)
     }
 
-    /// Forgets the connection; what is queued is still written, then the socket closes.
-    pub fn close(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.remove(&id) else { return };
+    /// Forgets the connection; what is queued is still written, then the socket closes. Returns the requests that nothing
+    /// came back for.
+    pub fn close(&mut self, id: ConnectionId) -> VecDeque<ClientId> {
+        let Some(connection) = self.connections.remove(&id) else { return VecDeque::new() };
         if self.by_peer.get(&connection.peer) == Some(&id) {
             self.by_peer.remove(&connection.peer);
         }
@@ -259,6 +292,7 @@ impl Streams {
             }
         }
         self.counters.tcp_connections.store(self.connections.len(), Relaxed);
+        connection.unanswered
     }
 
     /// Closes half-closed connections whose time is over. Called about once a second.
