@@ -246,6 +246,9 @@ class Engine:
     def snapshot(self, session: int) -> Snapshot | None:
         """What a session looks like now; ``None`` once it is forgotten."""
 
+    def _flood(self, session: int, count: int) -> int:
+        """For ``benches/notifications.py`` only: posts ``count`` SIPSessionGotDTMF of a session; returns how many."""
+
     def audio(self, session: int) -> Audio | None:
         """The audio stream of a session; ``None`` while it has none."""
 

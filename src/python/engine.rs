@@ -284,6 +284,11 @@ impl PyEngine {
         Ok(py.detach(|| self.0.snapshot(SessionId(session)))?.map(PySnapshot::new))
     }
 
+    /// For `benches/notifications.py` only: posts `count` SIPSessionGotDTMF of a session; returns how many.
+    fn _flood(&self, py: Python<'_>, session: u64, count: usize) -> PyResult<usize> {
+        Ok(py.detach(|| self.0.flood(SessionId(session), count))?)
+    }
+
     /// The audio stream of a session; `None` while it has none.
     fn audio(&self, py: Python<'_>, session: u64) -> Option<PyAudio> {
         py.detach(|| self.0.audio(SessionId(session))).map(PyAudio)
