@@ -18,7 +18,7 @@ import numpy
 import sipwire
 from sipwire.testing import tone_bytes
 
-RATE, BURSTS = 16000, 200
+RATE, BURSTS = 16000, 40
 LOUD = 3000  # peak above which a frame holds the burst
 
 

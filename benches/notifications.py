@@ -44,7 +44,8 @@ def main() -> None:
     session.connect(callee.sip_uri("bob"), [Route(*callee.addresses["udp"])], audio=True)
     assert started.wait(10)
     core, number = session._core, session._number
-    assert core is not None and number is not None
+    assert core is not None
+    assert number is not None
     rates = []
     for number_of_rounds in range(1, ROUNDS + 1):
         counter.full.clear()

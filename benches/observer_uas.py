@@ -1,4 +1,4 @@
-"""Answers every call from a Python observer: `observer_uas.py HOST:PORT`; ended by SIGTERM."""
+"""Answers every call from a Python observer: `observer_uas.py PORT`; ended by SIGTERM."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Answerer:
 
 
 def main() -> None:
-    host, port = sys.argv[1].rsplit(":", 1)
+    host, port = "127.0.0.1", int(sys.argv[1])
     done = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())
     engine = Engine()
-    engine.start(local_ip=host, udp_port=int(port), tcp_port=None, max_sessions=60_000, invite_rate=20_000)
+    engine.start(local_ip=host, udp_port=port, tcp_port=None, max_sessions=60_000, invite_rate=20_000)
     SessionManager()
     account = Account(f"bench@{host}")
     account.sip.catch_all = True

@@ -7,6 +7,7 @@ the sender's timing shows.
 
 from __future__ import annotations
 
+import itertools
 import json
 import socket
 import struct
@@ -54,8 +55,10 @@ def answer(sip: socket.socket, rtp_port: int) -> None:
         copied.append(to if ";tag=" in to else to + ";tag=peer")
         body = ""
         if text.startswith("INVITE"):
-            body = ("v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
-                    f"m=audio {rtp_port} RTP/AVP 0\r\n")
+            body = (
+                "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n"
+                f"m=audio {rtp_port} RTP/AVP 0\r\n"
+            )
             port = sip.getsockname()[1]
             copied += [f"Contact: <sip:peer@127.0.0.1:{port}>", "Content-Type: application/sdp"]
         head = ["SIP/2.0 200 OK", *copied, f"Content-Length: {len(body)}"]
@@ -66,7 +69,8 @@ def main() -> None:
     if sys.argv[1:2] == ["caller"]:
         caller(int(sys.argv[2]))
         return
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sip, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as rtp:
+    udp = socket.AF_INET, socket.SOCK_DGRAM
+    with socket.socket(*udp) as sip, socket.socket(*udp) as rtp:
         sip.bind(("127.0.0.1", 0))
         rtp.bind(("127.0.0.1", 0))
         rtp.settimeout(15)
@@ -79,7 +83,7 @@ def main() -> None:
                 seconds, nanoseconds = struct.unpack("qq", ancillary[0][2][:16])
                 times.append(seconds + nanoseconds / 1e9)
             program.kill()
-    gaps = sorted(1000 * (b - a) for a, b in zip(times, times[1:], strict=False))
+    gaps = sorted(1000 * (b - a) for a, b in itertools.pairwise(times))
     figures = {"p50": gaps[len(gaps) // 2], "p99": gaps[int(len(gaps) * 0.99)], "max": gaps[-1], "count": len(gaps)}
     print(json.dumps(figures))
 

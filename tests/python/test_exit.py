@@ -2,131 +2,50 @@
 
 from __future__ import annotations
 
-import os
-import random
-import signal
 import subprocess
 import sys
 import textwrap
-import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from conftest import Pair
+from endings import KINDS, FarSide
 from sipwire import NotificationCenter
 from sipwire.notification import Notification
-from sipwire.testing import read_wav
 
-ROUNDS = int(os.environ.get("SIPWIRE_EXITS", "4"))
-"""Exits of each kind; the figure of the release is 200 in all."""
-
-PROGRAM = """
-import os, signal, sys, threading, time
-from sipwire import *
-from sipwire.notification import NotificationCenter
-
-uri, recording, how, moment = sys.argv[1:]
-engine = Engine()
-engine.start(local_ip="127.0.0.1")
-session = Session(Account("alice@127.0.0.1"))
-started = threading.Event()
-
-class Observer:
-    def handle_notification(self, notification):
-        if notification.name == "SIPSessionDidStart":
-            session.start_recording_audio(recording)
-            session.audio.tone(500)
-        if notification.name == "SIPSessionDidStartRecordingAudio":
-            started.set()
-            if how == "exit in a handler":
-                threading.Timer(float(moment), os.kill, (os.getpid(), signal.SIGTERM)).start()
-                sys.exit(9)
-
-NotificationCenter().add_observer(Observer(), sender=session)
-session.connect(uri, [Route.for_uri(SIPURI(uri))], audio=True)
-assert started.wait(20)
-print("recording", flush=True)
-if how == "end of main":
-    time.sleep(float(moment))
-elif how == "sys.exit":
-    time.sleep(float(moment))
-    sys.exit(3)
-elif how == "exception":
-    time.sleep(float(moment))
-    raise RuntimeError("on purpose")
-elif how == "thread":
-    threading.Thread(target=time.sleep, args=(float(moment),)).start()
-else:
-    time.sleep(60)
-"""
+AT_ONCE = 3
+"""Programs that run at the same time."""
 
 
 def accepting(notification: Notification) -> None:
     notification.sender.accept(audio=True)
 
 
-@pytest.mark.parametrize(
-    ("how", "code"),
-    [
-        ("end of main", {0}),
-        ("sys.exit", {3}),
-        ("exception", {1}),
-        ("thread", {0}),
-        ("SIGTERM", {128 + signal.SIGTERM}),
-        ("SIGINT", {-signal.SIGINT, 1, 130}),
-        ("exit in a handler", {128 + signal.SIGTERM}),
-    ],
-)
-def test_exits(pair: Pair, tmp_path: Path, how: str, code: set[int]) -> None:
-    NotificationCenter().add_observer(accepting, "SIPSessionNewIncoming")
-    program = tmp_path / "program.py"
-    program.write_text(PROGRAM)
-    try:
-        for number in range(ROUNDS):
-            before = len(pair.watch.heard)
-            moment = random.uniform(0.0, 0.4)
-            recording = tmp_path / f"{number}.wav"
-            with subprocess.Popen(
-                [sys.executable, str(program), pair.uri, str(recording), how, str(moment)],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-            ) as process:
-                assert process.stdout is not None
-                assert process.stdout.readline() == "recording\n", process.stderr and process.stderr.read()
-                began = time.monotonic()
-                if how.startswith("SIG"):
-                    time.sleep(moment)
-                    process.send_signal(getattr(signal, how))
-                _, errors = process.communicate(timeout=20)
-                took = time.monotonic() - began - moment
-            assert process.returncode in code, f"{how} after {moment:.3f} s: {process.returncode} {errors}"
-            assert took < 3.0, f"{how} after {moment:.3f} s took {took:.1f} s"
-            assert "panicked" not in errors
-            session = next(one.sender for one in pair.watch.heard[before:] if one.name == "SIPSessionNewIncoming")
-            pair.watch.wait("SIPSessionDidEnd", session)
-            assert pair.watch.of(session)[-1] == "DidEnd remote", "no BYE came"
-            assert read_wav(recording).rate > 0
-    finally:
-        NotificationCenter().remove_observer(accepting, "SIPSessionNewIncoming")
+@pytest.fixture
+def far(tmp_path: Path) -> Iterator[FarSide]:
+    far = FarSide(tmp_path)
+    yield far
+    far.close()
 
 
-def test_kill_leaves_a_playable_recording(pair: Pair, tmp_path: Path) -> None:
-    NotificationCenter().add_observer(accepting, "SIPSessionNewIncoming")
-    program, recording = tmp_path / "program.py", tmp_path / "killed.wav"
-    program.write_text(PROGRAM)
-    try:
-        with subprocess.Popen(
-            [sys.executable, str(program), pair.uri, str(recording), "kill", "0"], stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            time.sleep(1.5)
-            process.kill()
-        assert read_wav(recording).seconds > 0.7
-    finally:
-        NotificationCenter().remove_observer(accepting, "SIPSessionNewIncoming")
+def test_every_way_to_end(far: FarSide) -> None:
+    """``benches/exits.py`` does 200 of them."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ends = [pool.submit(far.run, kind, f"exit{number}", Random()) for number, kind in enumerate(KINDS)]
+        faults = [fault for end in ends for fault in end.result().faults]
+    assert not faults, "\n".join(faults)
+
+
+def test_a_killed_program_leaves_its_recording(far: FarSide) -> None:
+    """Playable, and less than half a second lost; ``benches/exits.py 0 --kill 100`` does more."""
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        ends = [pool.submit(far.kill, f"killed{number}", Random()) for number in range(6)]
+        faults = [fault for end in ends for fault in end.result().faults]
+    assert not faults, "\n".join(faults)
 
 
 def run(text: str, *arguments: str, code: int = 0) -> str:
