@@ -21,7 +21,14 @@ def main() -> None:
     done = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: done.set())
     engine = Engine()
-    engine.start(local_ip=host, udp_port=port, tcp_port=None, max_sessions=60_000, invite_rate=20_000)
+    engine.start(
+        local_ip=host,
+        udp_port=port,
+        tcp_port=None,
+        max_sessions=60_000,
+        invite_rate=20_000,
+        invite_rate_per_source=20_000,
+    )
     SessionManager()
     account = Account(f"bench@{host}")
     account.sip.catch_all = True

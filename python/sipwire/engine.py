@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import signal
 import threading
@@ -514,17 +515,29 @@ def _now() -> t.Any:
 # --- the end of the process, and its forks ---------------------------------------------------------------------------
 
 
+_exiting = threading.Event()
+"""Set while the engines end with the program: that takes :data:`_EXIT_PATIENCE` at most, however often it is asked."""
+
+
 def _at_exit() -> None:
     """Ends calls and closes recordings of engines that still run when the program ends."""
+    _exiting.set()
     deadline = time.monotonic() + _EXIT_PATIENCE
     for engine in list(Engine._engines.values()):
         if engine._core is not None:
-            engine.stop(max(0.2, deadline - time.monotonic()))
+            # Ctrl-C again: this core has stopped by the time it is raised, and the next one has to as well.
+            with contextlib.suppress(KeyboardInterrupt):
+                engine.stop(max(0.2, deadline - time.monotonic()))
 
 
 def _on_sigterm(number: int, _: object) -> None:
-    if not getattr(threading, "_SHUTTING_DOWN", False):  # otherwise it is ending already
-        raise SystemExit(128 + number)
+    if _exiting.is_set():
+        return
+    if getattr(threading, "_SHUTTING_DOWN", False):  # main is through, other threads run on: nobody is left to raise to
+        _at_exit()
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)
+    raise SystemExit(128 + number)
 
 
 def _catch_sigterm() -> None:
