@@ -199,6 +199,8 @@ class Engine:
         directory = options.pop("recordings_directory", ".")
         if not isinstance(directory, (str, os.PathLike)):
             raise EngineError(f"recordings_directory={directory!r}: not a path")
+        if "invite_rate" in options:  # one knob: who turns it up has a trunk, which is one source
+            options.setdefault("invite_rate_per_source", options["invite_rate"])
         device = options.get("audio_device", "null")
         if device != "null" and options.setdefault("devices_library", _devices_library()) is None:
             raise EngineError(f'audio_device={device!r}: this build has no sound cards, only "null"')

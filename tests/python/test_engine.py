@@ -397,3 +397,15 @@ def test_options_nobody_answers_while_the_engine_stops(pair: Pair) -> None:
         pair.caller.stop()
         with pytest.raises(EngineError, match="stopped"):
             request.wait(5)
+
+
+def test_the_invite_rate_holds_for_one_source_too(pair: Pair) -> None:
+    pair.callee.stop()
+    pair.callee.start(local_ip="127.0.0.1", invite_rate=3)
+    sessions = [Session(pair.alice) for _ in range(10)]
+    for session in sessions:
+        session.connect("sip:nobody@127.0.0.1", [pair.route], audio=True)
+    pair.watch.wait("SIPSessionDidFail", where=lambda one: one.data.code == 503)
+    assert pair.callee.stats().ua.refused_by_rate > 0
+    for session in sessions:
+        session.end()
