@@ -290,7 +290,8 @@ def test_the_default_name_of_a_recording(pair: Pair, call: tuple[Session, Sessio
     incoming.start_recording_audio("sub.wav")
     started = pair.watch.wait("SIPSessionDidStartRecordingAudio", incoming)
     assert started.data.file_name == str(tmp_path / "sub.wav")
-    audio_of(incoming).read(2)
+    for _ in range(15):
+        assert audio_of(outgoing).read(5) is not None
     outgoing.end()  # stops the recordings first
     pair.ended(outgoing, incoming)
     for session in (outgoing, incoming):
