@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use mio::Registry;
 use mio::net::UdpSocket;
 use rand::RngExt;
 use rand::rngs::StdRng;
@@ -92,8 +91,8 @@ impl Call {
             graph.add_external_sink(&format!("session/{name}/send"), FIRST_RATE).map_err(|error| error.to_string())?;
         Ok(Self {
             view,
-            rtp_socket: UdpSocket::from_std(sockets.rtp),
-            rtcp_socket: UdpSocket::from_std(sockets.rtcp),
+            rtp_socket: sockets.rtp,
+            rtcp_socket: sockets.rtcp,
             rtp: None,
             remote,
             encoder,
@@ -366,8 +365,9 @@ impl Call {
         self.rtp.as_mut().map(RtpSession::take_trace).unwrap_or_default()
     }
 
-    /// Says goodbye (RTCP BYE), leaves the graph and leaves the last numbers with the handles.
-    pub fn close(&mut self, graph: &mut Graph, registry: &Registry, now: Instant, counters: &ThreadCounters) {
+    /// Says goodbye (RTCP BYE), leaves the graph and leaves the last numbers with the handles. The sockets leave the poll
+    /// when they are closed.
+    pub fn close(mut self, graph: &mut Graph, now: Instant, counters: &ThreadCounters) {
         self.stop_recording(graph, now);
         self.set_tone(None, graph, now);
         self.count_losses();
@@ -382,8 +382,6 @@ impl Call {
         if let Some(rtp) = &mut self.rtp {
             rtp.close(now);
             transmit(rtp, &self.rtp_socket, &self.rtcp_socket, counters);
-            let _ = registry.deregister(&mut self.rtp_socket);
-            let _ = registry.deregister(&mut self.rtcp_socket);
         }
         let (statistics, trace) = (self.statistics(), self.take_trace());
         self.view.close(statistics, trace);

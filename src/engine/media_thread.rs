@@ -363,9 +363,9 @@ impl MediaThread {
 
     fn close(&mut self, session: SessionId, now: Instant) {
         let Some(index) = self.by_session.remove(&session) else { return };
-        let mut call = self.calls.remove(index);
+        let call = self.calls.remove(index);
         let remote = call.remote();
-        call.close(&mut self.graph, self.poll.registry(), now, &self.counters);
+        call.close(&mut self.graph, now, &self.counters);
         self.sources.retain(|_, owner| *owner != session);
         for (_, other) in &mut self.calls {
             other.forget_source(remote); // it may have been bridged or be heard elsewhere

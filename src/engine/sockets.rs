@@ -7,14 +7,12 @@ use std::time::{Duration, Instant};
 
 use rand::RngExt;
 use rand::rngs::StdRng;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::EngineError;
 
 /// Room for a burst of SIP messages while the lane is busy: half a second of 3,000 calls a second.
 const SIP_RECEIVE_BUFFER: usize = 4 << 20;
-/// Room for 200 ms of one call; more would only arrive too late.
-const RTP_BUFFER: usize = 64 << 10;
 /// A closed RTP port is not given out again for this long: packets of the old call may still come.
 const PORT_REST: Duration = Duration::from_secs(30);
 /// Pairs tried at random before the range is searched from a random place.
@@ -82,8 +80,8 @@ pub(super) fn bind_sip_tcp(address: SocketAddr) -> Result<TcpListener, EngineErr
 /// RTP and RTCP sockets of one stream, on an even port and the one after it.
 #[derive(Debug)]
 pub(super) struct RtpSockets {
-    pub rtp: UdpSocket,
-    pub rtcp: UdpSocket,
+    pub rtp: mio::net::UdpSocket,
+    pub rtcp: mio::net::UdpSocket,
     pub port: u16,
 }
 
@@ -145,16 +143,15 @@ impl RtpPorts {
 }
 
 fn bind_pair(address: IpAddr, port: u16) -> io::Result<RtpSockets> {
-    let bind = |port| -> io::Result<UdpSocket> {
-        let address = SocketAddr::new(address, port);
-        let socket = socket(address, Type::DGRAM)?;
-        let _ = socket.set_recv_buffer_size(RTP_BUFFER);
+    // Two sockets for each call: mio makes them non-blocking without a system call of their own, and their buffers stay at
+    // the system's size, which holds seconds of a call.
+    let bind = |port| -> io::Result<mio::net::UdpSocket> {
+        let socket = mio::net::UdpSocket::bind(SocketAddr::new(address, port))?;
         // Expedited forwarding (RFC 4594): voice. Networks that do not care ignore it.
         if address.is_ipv4() {
-            let _ = socket.set_tos_v4(0xb8);
+            let _ = SockRef::from(&socket).set_tos_v4(0xb8);
         }
-        socket.bind(&address.into())?;
-        Ok(UdpSocket::from(socket))
+        Ok(socket)
     };
     Ok(RtpSockets { rtp: bind(port)?, rtcp: bind(port + 1)?, port })
 }
