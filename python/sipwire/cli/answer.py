@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from sipwire import Engine, Session
+from sipwire import Engine, Session, SIPWireError
 
-from .common import Ladder, engine_options, first, in_words, interruptible, make_account, running, summary
+from .common import Ladder, engine_options, first, in_words, interruptible, make_account, summary
 from .output import OK, Output, existing
 
 
@@ -55,12 +55,14 @@ class Answerer:
         if self.arguments.reject:
             session.reject(self.arguments.reject)
             return
-        session.accept(audio=True)
-        started = await session.wait_for("SIPSessionDidStart", "SIPSessionDidEnd")
-        audio = session.audio
-        if started.name == "SIPSessionDidEnd" or audio is None:
+        try:
+            session.accept(audio=True)
+            await session.wait_for("SIPSessionDidStart")
+        except SIPWireError:  # the caller gave up first
             self.failed += 1
             return
+        audio = session.audio
+        assert audio is not None, "a call accepted with audio that has started has audio"
         self.answered += 1
         if self.arguments.record:
             audio.start_recording(self._recording(session), channels="stereo" if self.arguments.stereo else "mix")
@@ -85,7 +87,7 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.record:
         arguments.record.mkdir(parents=True, exist_ok=True)
     with interruptible() as stop:
-        async with running("answer", **engine_options(arguments), **_listen(arguments)) as engine:
+        async with Engine("answer", **engine_options(arguments), **_listen(arguments)) as engine:
             ladder = Ladder(engine) if arguments.trace else None
             account = make_account(arguments, engine)
             account.sip.catch_all = True

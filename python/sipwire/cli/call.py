@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from sipwire import SIPURI, Account, CallFailed, CallTimeout, Session
+from sipwire import SIPURI, Account, CallFailed, CallTimeout, Engine, Session
 
 from .common import (
     Ladder,
@@ -15,7 +15,6 @@ from .common import (
     interruptible,
     make_account,
     routes,
-    running,
     shown,
     summary,
 )
@@ -27,7 +26,7 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
     existing(arguments.play)
     uri = SIPURI(arguments.uri)
     with interruptible() as stop:
-        async with running("call", **engine_options(arguments)) as engine:
+        async with Engine("call", **engine_options(arguments)) as engine:
             ladder = Ladder(engine) if arguments.trace else None
             code = await _place(make_account(arguments, engine), uri, arguments, stop, output)
         if ladder:

@@ -27,17 +27,6 @@ def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return options
 
 
-@contextlib.asynccontextmanager
-async def running(name: str, **options: Any) -> AsyncIterator[Engine]:
-    """An engine of that name with these options; stopped, calls ended, on the way out."""
-    engine = Engine(name)
-    engine.start(**options)
-    try:
-        yield engine
-    finally:
-        await asyncio.to_thread(engine.stop, 2.0)
-
-
 def make_account(arguments: argparse.Namespace, engine: Engine) -> Account:
     """The account of `--account`, of SIP_USER, or one at our own address. The password comes from SIP_PASSWORD only."""
     name = arguments.account or os.environ.get("SIP_USER")

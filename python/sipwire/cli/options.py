@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 
-from sipwire import SIPURI
+from sipwire import SIPURI, Engine
 
-from .common import Ladder, engine_options, first, interruptible, make_account, routes, running
+from .common import Ladder, engine_options, first, interruptible, make_account, routes
 from .output import LOCAL_ERROR, OK, REFUSED, TIMED_OUT, Output
 
 
@@ -15,7 +15,7 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
     """Sends one OPTIONS; returns the exit code."""
     uri = SIPURI(arguments.uri)
     with interruptible() as stop:
-        async with running("options", **engine_options(arguments)) as engine:
+        async with Engine("options", **engine_options(arguments)) as engine:
             ladder = Ladder(engine) if arguments.trace else None
             account = make_account(arguments, engine)
             question = asyncio.ensure_future(engine.options(uri, account=account, routes=routes(arguments, uri)))
