@@ -13,12 +13,13 @@ import asyncio
 import statistics
 import time
 import wave
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from sipwire import Engine, Session
 from sipwire.notification import Notification, NotificationCenter
-from sipwire.report import JitterTrace, Recording, render_ladder_text, write_report
+from sipwire.report import JitterTrace, NotificationRow, Recording, Verdict, render_ladder_text, write_report
 from sipwire.testing import find_tone, similarity, tone_bytes, write_voice
 
 from .common import Ladder, in_words, summary
@@ -33,24 +34,20 @@ SPEECH_SECONDS = 5.0
 
 
 class Notes:
-    """Every notification of the demo's sessions, in order, with the seconds since the first."""
+    """The notifications of the demo's sessions, in order, with who heard them."""
 
     def __init__(self) -> None:
-        self.rows: list[tuple[float, str, str, str]] = []
-        self._began: float | None = None
-        self.names: dict[Any, str] = {}
+        self.rows: list[NotificationRow] = []
 
     def handle_notification(self, notification: Notification) -> None:
         if notification.name.startswith("SIPSession"):
-            self._began = self._began or notification.timestamp
-            words = [f"{key}={value}" for key, value in notification.data.items() if key != "timestamp"]
             who = "alice" if notification.sender.direction == "outgoing" else "bob"
-            self.rows.append((notification.timestamp - self._began, who, notification.name, " ".join(words)))
+            self.rows.append(NotificationRow.of(notification, who))
 
 
-async def _bob(engine: Engine, recording: Path, arrivals: asyncio.Queue[float]) -> Session:
+async def _bob(calls: AsyncIterator[Session], recording: Path, arrivals: asyncio.Queue[float]) -> Session:
     """Answers the first call, records it, and says when a burst came in."""
-    async for session in engine.incoming():
+    async for session in calls:
         session.accept(audio=True)
         await session.wait_for("SIPSessionDidStart")
         assert session.audio is not None
@@ -70,7 +67,7 @@ async def _bob(engine: Engine, recording: Path, arrivals: asyncio.Queue[float]) 
         await listening.aclose()
         session.audio.tone(TONE, -12)
         return session
-    raise AssertionError("engine.incoming() ends only with the engine")
+    raise AssertionError("calls end only with their engine")
 
 
 async def _delays(session: Session, arrivals: asyncio.Queue[float]) -> list[float]:
@@ -104,7 +101,7 @@ async def _call(out: Path, output: Output, notes: Notes) -> dict[str, Any]:
         for account in accounts:
             account.rtp.srtp_encryption = "mandatory"
             account.save()
-        answering = asyncio.ensure_future(_bob(bob, out / "bob.wav", arrivals))
+        answering = asyncio.ensure_future(_bob(bob.incoming(), out / "bob.wav", arrivals))
         output.line("alice calls bob: Opus, SRTP, 127.0.0.1")
         async with accounts[0].call(bob.sip_uri("bob")) as session:
             assert session.audio is not None
@@ -114,10 +111,12 @@ async def _call(out: Path, output: Output, notes: Notes) -> dict[str, Any]:
             output.line(f"alice speaks for {SPEECH_SECONDS:g} s, bob sends {TONE:g} Hz; both record")
             await session.audio.play(speech)
         await callee.wait_for("SIPSessionDidEnd")
-    return {"delays": delays, "ladder": ladder.messages, "sessions": {"alice": session, "bob": callee}, "speech": speech}
+        names = {engine.addresses["udp"]: engine.name for engine in (alice, bob)}
+    sessions = {"alice": session, "bob": callee}
+    return {"delays": delays, "ladder": ladder.messages, "names": names, "sessions": sessions, "speech": speech}
 
 
-def _judge(out: Path, call: dict[str, Any]) -> tuple[list[tuple[str, str, bool]], dict[str, Any]]:
+def _judge(out: Path, call: dict[str, Any]) -> tuple[list[Verdict], dict[str, Any]]:
     """The rows of the verdict (what, figure, good) and the same as plain fields."""
     tone_pcm, rate = _channel(out / "alice.wav", 0)
     speech_pcm, _ = _channel(out / "bob.wav", 0)
@@ -134,12 +133,12 @@ def _judge(out: Path, call: dict[str, Any]) -> tuple[list[tuple[str, str, bool]]
         "codec": numbers["alice"]["codec"], "calls": numbers,
     }
     rows = [
-        ("tone at alice", f"{tone.frequency:.1f} Hz (sent {TONE:g})", abs(tone.frequency - TONE) <= TOLERANCE),
-        ("SNR of the tone", f"{tone.snr_db:.1f} dB", tone.snr_db >= 20),
-        ("speech at bob", f"{alike:.0%} alike what was spoken", alike >= 0.5),
-        ("one-way delay", f"{delay:.1f} ms, Python to Python (median of {BURSTS})", delay < 150),
-        ("packets lost", str(lost), lost == 0),
-        ("encryption", str(encryption or "none"), encryption is not None),
+        Verdict("tone at alice", f"{tone.frequency:.1f} Hz", abs(tone.frequency - TONE) <= TOLERANCE, f"{TONE:g} ± {TOLERANCE:g} Hz"),
+        Verdict("SNR of the tone", f"{tone.snr_db:.1f} dB", tone.snr_db >= 20, "≥ 20 dB"),
+        Verdict("speech at bob", f"{alike:.0%} alike", alike >= 0.5, "≥ 50 % like what was spoken"),
+        Verdict("one-way delay", f"{delay:.1f} ms", delay < 150, f"< 150 ms, Python to Python, median of {BURSTS}"),
+        Verdict("packets lost", str(lost), lost == 0, "0 both ways"),
+        Verdict("encryption", str(encryption or "none"), encryption is not None, "SRTP"),
     ]
     return rows, fields
 
@@ -157,23 +156,26 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
     finally:
         NotificationCenter().remove_observer(notes)
     rows, fields = _judge(out, call)
-    good = all(ok for _, _, ok in rows)
+    good = all(row.ok for row in rows)
     output.line()
-    output.line(render_ladder_text(call["ladder"], colour=output.colour))
+    output.line(render_ladder_text(call["ladder"], colour=output.colour, names=call["names"]))
     output.line()
-    for at, who, name, words in notes.rows:
-        output.line(f"{at:8.3f}  {who:5}  {name:34} {words}".rstrip())
+    began = notes.rows[0].timestamp
+    for note in notes.rows:
+        words = " ".join(f"{key}={value}" for key, value in note.data.items())
+        output.line(f"{note.timestamp - began:8.3f}  {note.sender:5}  {note.name:34} {words}".rstrip())
     output.line()
-    for what, figure, ok in rows:
-        output.line(f"{'ok  ' if ok else 'FAIL'}  {what:16} {figure}")
+    for row in rows:
+        output.line(f"{'ok  ' if row.ok else 'FAIL'}  {row.name:16} {row.value:24} {row.expected}")
     for name, session in call["sessions"].items():
         output.line(f"      {name:16} {in_words(summary(session))}")
     page = out / "report.html"
     write_report(
         page,
         title="sipwire demo: a call between two endpoints on this machine",
-        verdict=rows,
+        verdicts=rows,
         ladder=call["ladder"],
+        names=call["names"],
         recordings=[
             Recording(out / "alice.wav", "alice.wav", ("remote (bob)", "local (alice)")),
             Recording(out / "bob.wav", "bob.wav", ("remote (alice)", "local (bob)")),
