@@ -162,8 +162,7 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
     output.line()
     began = notes.rows[0].timestamp
     for note in notes.rows:
-        words = " ".join(f"{key}={value}" for key, value in note.data.items())
-        output.line(f"{note.timestamp - began:8.3f}  {note.sender:5}  {note.name:34} {words}".rstrip())
+        output.line(f"{note.timestamp - began:8.3f}  {note.sender:5}  {note.name:34} {note.details}".rstrip())
     output.line()
     for row in rows:
         output.line(f"{'ok  ' if row.ok else 'FAIL'}  {row.name:16} {row.value:24} {row.expected}")
