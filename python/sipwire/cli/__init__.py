@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import sipwire
 
-from . import answer, call, demo, options
 from .output import LOCAL_ERROR, Output
 
 
@@ -82,9 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     output = Output(json=arguments.json)
-    run = {"demo": demo.run, "call": call.run, "answer": answer.run, "options": options.run}[arguments.command]
+    command = importlib.import_module(f".{arguments.command}", __name__)  # only what is needed: a command starts at once
     try:
-        return asyncio.run(run(arguments, output))
+        code: int = asyncio.run(command.run(arguments, output))
+        return code
     except (sipwire.SIPWireError, ValueError, OSError) as error:
         output.error(str(error))
         return LOCAL_ERROR
