@@ -1,7 +1,7 @@
 """PEP 517 build backend: maturin, after the optional sound-card library has been built beside the package.
 
 The extension itself never links ALSA. The second library (`devices/`, through cpal) does, so it is built only where the
-ALSA headers are, and loaded on first use. Run as a program, it does that first step alone: `python tools/build_backend.py`.
+ALSA headers are, and loaded on first use. Run as a program it does that first step alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "python" / "sipwire"
-LIBRARY = {"darwin": "libsipwire_devices.dylib", "win32": "sipwire_devices.dll"}.get(sys.platform, "libsipwire_devices.so")
+LIBRARY = {"darwin": "libsipwire_devices.dylib", "win32": "sipwire_devices.dll"}.get(
+    sys.platform, "libsipwire_devices.so"
+)
 
 
 def _alsa_headers() -> bool:
@@ -37,8 +39,11 @@ def build_devices(quiet: bool = False) -> Path | None:
     target = PACKAGE / LIBRARY
     if not _alsa_headers():
         target.unlink(missing_ok=True)
-        print("sipwire: no ALSA headers here (Debian: libasound2-dev, pkg-config): sound cards are left out; "
-              "calls use files, Python audio and the null device.", flush=True)
+        print(
+            "sipwire: no ALSA headers here (Debian: libasound2-dev, pkg-config): sound cards are left out; "
+            "calls use files, Python audio and the null device.",
+            flush=True,
+        )
         return None
     if not quiet:
         print("sipwire: building the sound-card library (about a minute the first time)", flush=True)

@@ -34,7 +34,9 @@ def main() -> int:
         node["id"]: [d["pkg"] for d in node["deps"] if any(kind["kind"] != "dev" for kind in d["dep_kinds"])]
         for node in metadata["resolve"]["nodes"]
     }
-    shipped = {p["id"] for p in packages.values() if p["name"] in ("sipwire", "sipwire-devices") and p["source"] is None}
+    shipped = {
+        p["id"] for p in packages.values() if p["name"] in ("sipwire", "sipwire-devices") and p["source"] is None
+    }
     queue = list(shipped)
     while queue:
         for dependency in edges[queue.pop()]:

@@ -35,6 +35,7 @@ __all__ = [
     "notification_table",
     "spectrogram",
     "tone_at",
+    "voice",
 ]
 
 def notification_table() -> dict[str, list[str]]:
@@ -57,6 +58,9 @@ def spectrogram(pcm: Any, rate: int, columns: int, rows: int) -> bytes:
 
 def find_breaks(pcm: Any, rate: int) -> tuple[list[tuple[float, float]], list[float]]:
     """Gaps (start ms, length ms) and clicks (ms) in what should be a steady sound."""
+
+def voice(seconds: float, rate: int, seed: int) -> bytes:
+    """Speech-like sound, 16-bit mono; the same for the same seed. Raises ``ValueError`` for more than ten minutes."""
 
 @final
 class SIPURI:

@@ -246,6 +246,12 @@ class AudioStream:
         """Counters of both directions since the start; the final ones after the call."""
         return self._handle().statistics()
 
+    def take_trace(self) -> list[tuple[float, float, float, int]]:
+        """Packets received since the last call: (seconds since the start, arrival minus RTP time in ms, RFC 3550
+        jitter in ms, packets lost before it). Empty unless the engine runs with ``trace_rtp``.
+        """
+        return self._handle().take_trace()
+
     @property
     def level(self) -> float:
         """Of the last frame from the peer, dB below full scale; silence is -127."""

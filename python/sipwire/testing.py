@@ -24,6 +24,7 @@ __all__ = [
     "silence_bytes",
     "tone_bytes",
     "write_tone",
+    "write_voice",
     "write_wav",
 ]
 
@@ -75,6 +76,11 @@ def write_tone(
 ) -> None:
     """Writes a sine as a mono wav file."""
     write_wav(path, tone_bytes(hz, seconds=seconds, rate=rate, level_db=level_db), rate=rate)
+
+
+def write_voice(path: str | os.PathLike[str], *, seconds: float, rate: int = 16000, seed: int = 1) -> None:
+    """Writes a speech-like sound as a mono wav file; the same for the same seed."""
+    write_wav(path, _core.voice(seconds, rate, seed), rate=rate)
 
 
 def read_wav(path: str | os.PathLike[str], *, channel: int = 0) -> Wav:

@@ -1,10 +1,11 @@
 //! Measurements on recordings, for tests and reports.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use super::audio::samples;
-use crate::audio::analysis;
+use crate::audio::{analysis, tone};
 
 /// The loudest tone: (Hz, RMS level in dB below full scale, dB above everything else); `None` when it is silent.
 #[pyfunction]
@@ -61,4 +62,15 @@ pub fn find_breaks(py: Python<'_>, pcm: &Bound<'_, PyAny>, rate: u32) -> PyResul
     let pcm = samples(py, pcm)?;
     let breaks = py.detach(|| analysis::find_breaks(&pcm, rate));
     Ok((breaks.gaps, breaks.clicks))
+}
+
+/// Speech-like sound, 16-bit mono; the same for the same seed. Raises `ValueError` for more than ten minutes.
+#[pyfunction]
+pub fn voice(py: Python<'_>, seconds: f64, rate: u32, seed: u64) -> PyResult<Bound<'_, PyBytes>> {
+    if !(0.0..=600.0).contains(&seconds) || !(8_000..=48_000).contains(&rate) {
+        let text = format!("a voice of {seconds} s at {rate} Hz: up to 600 s at 8000 to 48000 Hz");
+        return Err(PyValueError::new_err(text));
+    }
+    let pcm: Vec<u8> = py.detach(|| tone::voice(seconds, rate, seed).iter().flat_map(|s| s.to_le_bytes()).collect());
+    Ok(PyBytes::new(py, &pcm))
 }

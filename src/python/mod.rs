@@ -21,7 +21,7 @@ use pyo3::prelude::*;
 #[pymodule(name = "_core")]
 mod core {
     #[pymodule_export]
-    use super::analysis::{delay_ms, dominant_tone, find_breaks, level_dbfs, spectrogram, tone_at};
+    use super::analysis::{delay_ms, dominant_tone, find_breaks, level_dbfs, spectrogram, tone_at, voice};
     #[pymodule_export]
     use super::audio::{PyAudio, PyBridge, PyFrameReader, PyFrameWriter, PyPlayback};
     #[pymodule_export]

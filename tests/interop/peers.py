@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import queue
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sipwire.testing import write_tone
 
 MODULES = next(
-    (str(path) for path in (Path("/usr/lib/baresip/modules"), *Path("/usr/lib").glob("*/baresip/modules")) if path.is_dir()),
+    (
+        str(path)
+        for path in (Path("/usr/lib/baresip/modules"), *Path("/usr/lib").glob("*/baresip/modules"))
+        if path.is_dir()
+    ),
     "",
 )
 
@@ -68,8 +72,17 @@ def why_no_sipp() -> str | None:
 class Baresip:
     """One baresip that plays a tone as its microphone and keeps what it hears in `heard()`."""
 
-    def __init__(self, folder: Path, *, tone: float, codec: str = "PCMU", srtp: str | None = None,
-                 transport: str = "udp", answer: str = "auto", seconds: int = 60) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        tone: float,
+        codec: str = "PCMU",
+        srtp: str | None = None,
+        transport: str = "udp",
+        answer: str = "auto",
+        seconds: int = 60,
+    ) -> None:
         self.folder = folder
         self.port, self.control = free_port(), free_port()
         self.events: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -78,24 +91,40 @@ class Baresip:
         write_tone(folder / "microphone.wav", tone, seconds=seconds, rate=48000, level_db=-9)
         modules = ["opus", "g722", "g711", "aufile", "sndfile", "aubridge", "srtp"]
         lines = [
-            "poll_method epoll", f"sip_listen 127.0.0.1:{self.port}", f"net_interface {interface()}",
-            f"audio_source aufile,{folder}/microphone.wav", "audio_player aubridge,nil", "audio_alert aubridge,alert",
-            "audio_channels 1", "audio_srate 48000", "ausrc_srate 48000", "auplay_srate 48000",
-            "rtp_ports 34000-44000", "jitter_buffer_delay 2-6", f"snd_path {folder}", f"module_path {MODULES}",
-            *(f"module {name}.so" for name in modules), "module_tmp account.so", "module_app menu.so",
-            "module_app ctrl_tcp.so", f"ctrl_tcp_listen 127.0.0.1:{self.control}",
+            "poll_method epoll",
+            f"sip_listen 127.0.0.1:{self.port}",
+            f"net_interface {interface()}",
+            f"audio_source aufile,{folder}/microphone.wav",
+            "audio_player aubridge,nil",
+            "audio_alert aubridge,alert",
+            "audio_channels 1",
+            "audio_srate 48000",
+            "ausrc_srate 48000",
+            "auplay_srate 48000",
+            "rtp_ports 34000-44000",
+            "jitter_buffer_delay 2-6",
+            f"snd_path {folder}",
+            f"module_path {MODULES}",
+            *(f"module {name}.so" for name in modules),
+            "module_tmp account.so",
+            "module_app menu.so",
+            "module_app ctrl_tcp.so",
+            f"ctrl_tcp_listen 127.0.0.1:{self.control}",
         ]
         (folder / "config").write_text("\n".join(lines) + "\n")
         media = f";mediaenc={srtp}" if srtp else ""
+        codec = {"opus": "opus/48000/2", "G722": "G722/16000/1"}.get(codec, f"{codec}/8000/1")
         carrier = "" if transport == "udp" else f";transport={transport}"
         (folder / "accounts").write_text(
-            f"<sip:baresip@127.0.0.1{carrier}>;regint=0;answermode={answer};audio_codecs={codec}{media}\n")
+            f"<sip:baresip@127.0.0.1{carrier}>;regint=0;answermode={answer};audio_codecs={codec}{media}\n"
+        )
         (folder / "contacts").write_text("")
 
     def __enter__(self) -> Baresip:
         self._log = open(self.folder / "log", "w+")
-        self._process = subprocess.Popen(["baresip", "-f", str(self.folder)], stdin=subprocess.DEVNULL,
-                                         stdout=self._log, stderr=subprocess.STDOUT)
+        self._process = subprocess.Popen(
+            ["baresip", "-f", str(self.folder)], stdin=subprocess.DEVNULL, stdout=self._log, stderr=subprocess.STDOUT
+        )
         deadline = time.monotonic() + 15
         while True:
             try:
@@ -133,7 +162,7 @@ class Baresip:
                     if len(rest) <= int(length):
                         break
                     message = json.loads(rest[: int(length)])
-                    data = rest[int(length) + 1:]
+                    data = rest[int(length) + 1 :]
                     if message.get("event"):
                         self.events.put(message)
         except (OSError, ValueError):
@@ -156,8 +185,10 @@ class Baresip:
             try:
                 event = self.events.get(timeout=max(deadline - time.monotonic(), 0.01))
             except queue.Empty:
-                raise AssertionError(f"baresip told no {kind} within {timeout} s, only "
-                                     f"{[e['type'] for e in self._seen]}:\n{self.log()[-3000:]}") from None
+                raise AssertionError(
+                    f"baresip told no {kind} within {timeout} s, only "
+                    f"{[e['type'] for e in self._seen]}:\n{self.log()[-3000:]}"
+                ) from None
             self._seen.append(event)
             if event["type"] == kind:
                 return event
@@ -181,8 +212,19 @@ def sipp(folder: Path, *arguments: str, timeout: float = 120) -> SippResult:
     """Runs SIPp in `folder` to its end and reads the last line of its statistics."""
     folder.mkdir(parents=True, exist_ok=True)
     statistics = folder / "statistics.csv"
-    command = ["sipp", *arguments, "-i", "127.0.0.1", "-trace_stat", "-stf", str(statistics), "-fd", "1", "-nostdin",
-               "-timeout_error"]
+    command = [
+        "sipp",
+        *arguments,
+        "-i",
+        "127.0.0.1",
+        "-trace_stat",
+        "-stf",
+        str(statistics),
+        "-fd",
+        "1",
+        "-nostdin",
+        "-timeout_error",
+    ]
     run = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=timeout)
     rows = [line.split(";") for line in statistics.read_text().splitlines()] if statistics.exists() else []
     row = dict(zip(rows[0], rows[-1], strict=False)) if len(rows) > 1 else {}
@@ -190,44 +232,59 @@ def sipp(folder: Path, *arguments: str, timeout: float = 120) -> SippResult:
 
 
 class Command:
-    """`python -m sipwire …` in the background, with its JSON lines."""
+    """`python -m sipwire …` in the background; its JSON lines are read as they come, so that it never waits for us."""
 
     def __init__(self, *arguments: str, cwd: Path | None = None) -> None:
         self.arguments = arguments
         self.cwd = cwd
         self.lines: list[dict[str, Any]] = []
+        self.errors = ""
+        self._new: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def __enter__(self) -> Command:
-        self.process = subprocess.Popen([sys.executable, "-m", "sipwire", *self.arguments, "--json"], cwd=self.cwd,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-m", "sipwire", *self.arguments, "--json"]
+        self.process = subprocess.Popen(
+            command, cwd=self.cwd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_lines, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.communicate()
+        self.process.kill()
+        self.process.wait()
+        for reader in self._readers:
+            reader.join()
 
-    def _read(self) -> Iterator[dict[str, Any]]:
+    def _read_lines(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(json.loads(line))
-            yield self.lines[-1]
+        with self.process.stdout:
+            for line in self.process.stdout:
+                self.lines.append(json.loads(line))
+                self._new.put(self.lines[-1])
+        self._new.put(None)
 
-    def wait_for(self, name: str) -> dict[str, Any]:
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr:
+            self.errors = self.process.stderr.read()
+
+    def wait_for(self, name: str, timeout: float = 30) -> dict[str, Any]:
         """The next notification with that name."""
-        for line in self._read():
+        while (line := self._new.get(timeout=timeout)) is not None:
             if line.get("name") == name:
                 return line
-        assert self.process.stderr is not None
-        raise AssertionError(f"no {name} from {self.arguments}: {self.lines} {self.process.stderr.read()}")
+        raise AssertionError(f"no {name} from {self.arguments}: {self.lines} {self.errors}")
 
     def finish(self, timeout: float = 60, interrupt: bool = False) -> int:
-        """Waits for the end (after Ctrl-C when asked); returns the exit code and keeps every line."""
+        """Waits for the end (after Ctrl-C when asked); returns the exit code. Every line is in `lines` then."""
         if interrupt:
-            self.process.send_signal(2)
-        out, self.errors = self.process.communicate(timeout=timeout)
-        self.lines += [json.loads(line) for line in out.splitlines()]
-        return self.process.returncode
+            self.process.send_signal(signal.SIGINT)
+        code = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join()
+        return code
 
     @property
     def result(self) -> Any:

@@ -35,8 +35,19 @@ def test_a_call_to_baresip_carries_both_tones(
     write_tone(tmp_path / "ours.wav", OURS, seconds=5, rate=16000, level_db=-9)
     with Baresip(tmp_path / "baresip", tone=THEIRS, codec=codec, srtp=mediaenc, transport=transport) as peer:
         uri = f"sip:baresip@127.0.0.1:{peer.port};transport={transport}"
-        with Command("call", uri, "--play", str(tmp_path / "ours.wav"), "--record", str(tmp_path / "call.wav"), "--stereo",
-                     "--codec", codec, "--srtp", srtp) as call:
+        with Command(
+            "call",
+            uri,
+            "--play",
+            str(tmp_path / "ours.wav"),
+            "--record",
+            str(tmp_path / "call.wav"),
+            "--stereo",
+            "--codec",
+            codec,
+            "--srtp",
+            srtp,
+        ) as call:
             code = call.finish()
         assert code == 0, (call.lines, call.errors, peer.log()[-2000:])
         peer.wait_for("CALL_CLOSED")
@@ -56,8 +67,20 @@ def test_a_call_from_baresip_carries_both_tones(
     port = free_port()
     with (
         Baresip(tmp_path / "baresip", tone=THEIRS, codec=codec, srtp=mediaenc, transport=transport) as peer,
-        Command("answer", "--listen", f"{transport}:127.0.0.1:{port}", "--play", str(tmp_path / "ours.wav"), "--record",
-                str(tmp_path / "calls"), "--stereo", "--count", "1", "--srtp", srtp) as answer,
+        Command(
+            "answer",
+            "--listen",
+            f"{transport}:127.0.0.1:{port}",
+            "--play",
+            str(tmp_path / "ours.wav"),
+            "--record",
+            str(tmp_path / "calls"),
+            "--stereo",
+            "--count",
+            "1",
+            "--srtp",
+            srtp,
+        ) as answer,
     ):
         answer.wait_for("SIPEngineDidStart")
         peer.dial(f"sip:sipwire@127.0.0.1:{port};transport={transport}")
@@ -75,8 +98,9 @@ def test_an_echo_comes_back_to_baresip(tmp_path: Path) -> None:
     port = free_port()
     with (
         Baresip(tmp_path / "baresip", tone=THEIRS, codec="opus") as peer,
-        Command("answer", "--echo", "--listen", f"udp:127.0.0.1:{port}", "--record", str(tmp_path / "calls"), "--count",
-                "1") as answer,
+        Command(
+            "answer", "--echo", "--listen", f"udp:127.0.0.1:{port}", "--record", str(tmp_path / "calls"), "--count", "1"
+        ) as answer,
     ):
         answer.wait_for("SIPEngineDidStart")
         peer.dial(f"sip:sipwire@127.0.0.1:{port}")
@@ -88,8 +112,12 @@ def test_an_echo_comes_back_to_baresip(tmp_path: Path) -> None:
         peer.wait_for("CALL_CLOSED")
         assert_tone(peer.heard(), THEIRS)
     assert [line["name"] for line in answer.lines if line.get("name", "").startswith("SIPSession")][-5:] == [
-        "SIPSessionGotStreamUpdate", "SIPSessionWillStopRecordingAudio", "SIPSessionDidStopRecordingAudio",
-        "SIPSessionChangedState", "SIPSessionDidEnd"]
+        "SIPSessionGotStreamUpdate",
+        "SIPSessionWillStopRecordingAudio",
+        "SIPSessionDidStopRecordingAudio",
+        "SIPSessionChangedState",
+        "SIPSessionDidEnd",
+    ]
 
 
 def test_baresip_refuses_plain_audio_when_we_must_encrypt(tmp_path: Path) -> None:

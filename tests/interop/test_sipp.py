@@ -27,8 +27,18 @@ def test_2000_calls_from_sipp_at_100_a_second_are_all_answered(tmp_path: Path) -
         if line.get("name", "").startswith("SIPSession"):
             state = f" {line['state']}" if line["name"] == "SIPSessionChangedState" else ""
             by_session.setdefault(line["sender"], []).append(line["name"].removeprefix("SIPSession") + state)
-    expected = ["ChangedState INCOMING", "NewIncoming", "ChangedState ACCEPTING", "WillStart", "GotStreamUpdate",
-                "ChangedState ESTABLISHED", "DidStart", "GotStreamUpdate", "ChangedState TERMINATED", "DidEnd"]
+    expected = [
+        "ChangedState INCOMING",
+        "NewIncoming",
+        "ChangedState ACCEPTING",
+        "WillStart",
+        "GotStreamUpdate",
+        "ChangedState ESTABLISHED",
+        "DidStart",
+        "GotStreamUpdate",
+        "ChangedState TERMINATED",
+        "DidEnd",
+    ]
     assert len(by_session) == 2000
     assert {tuple(names) for names in by_session.values()} == {tuple(expected)}
 
@@ -46,12 +56,27 @@ def test_calls_from_sipp_over_tcp_are_answered(tmp_path: Path) -> None:
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_a_call_to_sipp_is_set_up_and_ended(tmp_path: Path, transport: str) -> None:
     port = free_port()
-    command = ["sipp", "-sn", "uas", "-i", "127.0.0.1", "-p", str(port), "-m", "1", "-nostdin", "-t",
-               "u1" if transport == "udp" else "t1", "-timeout", "30"]
+    command = [
+        "sipp",
+        "-sn",
+        "uas",
+        "-i",
+        "127.0.0.1",
+        "-p",
+        str(port),
+        "-m",
+        "1",
+        "-nostdin",
+        "-t",
+        "u1" if transport == "udp" else "t1",
+        "-timeout",
+        "30",
+    ]
     peer = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        with Command("call", f"sip:service@127.0.0.1:{port};transport={transport}", "--seconds", "1", "--srtp",
-                     "disabled") as call:
+        with Command(
+            "call", f"sip:service@127.0.0.1:{port};transport={transport}", "--seconds", "1", "--srtp", "disabled"
+        ) as call:
             code = call.finish()
         assert code == 0, (call.lines, call.errors)
         assert call.result["code"] == 200

@@ -8,14 +8,15 @@ import sys
 from pathlib import Path
 
 from sipwire.testing import write_tone
-
 from tests.interop.peers import Command, free_port
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    """The fenced blocks of that language, in order."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return [text for name, text in fenced if name == language]
 
 
 def test_the_python_examples_run(tmp_path: Path) -> None:

@@ -26,23 +26,34 @@ def _seconds(text: str) -> float:
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="one JSON object a line: every notification, then the result")
+    parser.add_argument(
+        "--json", action="store_true", help="one JSON object a line: every notification, then the result"
+    )
     parser.add_argument("--account", metavar="ID", help="who we are: user@domain (default sipwire@ our address)")
     parser.add_argument("--local-ip", metavar="IP", help="the address to bind (default all)")
     parser.add_argument("--codec", metavar="NAME[,NAME…]", help="codecs in order: opus, G722, PCMU, PCMA")
-    parser.add_argument("--srtp", choices=["disabled", "optional", "mandatory"], default="optional",
-                        help="encrypt the audio (default optional: when the peer can)")
+    parser.add_argument(
+        "--srtp",
+        choices=["disabled", "optional", "mandatory"],
+        default="optional",
+        help="encrypt the audio (default optional: when the peer can)",
+    )
     parser.add_argument("--trace", action="store_true", help="print the call ladder at the end")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sipwire", description="SIP calls from the command line.",
-                                     epilog="Exit codes: 0 ok, 1 local error, 2 usage, 3 refused by the peer, 4 time-out.")
+    parser = argparse.ArgumentParser(
+        prog="sipwire",
+        description="SIP calls from the command line.",
+        epilog="Exit codes: 0 ok, 1 local error, 2 usage, 3 refused by the peer, 4 time-out.",
+    )
     parser.add_argument("--version", action="version", version=f"sipwire {sipwire.__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     show = commands.add_parser("demo", help="a call between two endpoints on this machine, measured")
-    show.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR", help="for recordings and report.html")
+    show.add_argument(
+        "--out", type=Path, default=Path("demo-out"), metavar="DIR", help="for recordings and report.html"
+    )
     show.add_argument("--json", action="store_true", help="one JSON object a line: every notification, then the result")
 
     place = commands.add_parser("call", help="place a call")
@@ -58,8 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     _common(place)
 
     take = commands.add_parser("answer", help="answer calls")
-    take.add_argument("--listen", action="append", metavar="udp:HOST:PORT",
-                      help="where to listen, may be repeated (default udp:0.0.0.0:5060 and tcp:0.0.0.0:5060)")
+    take.add_argument(
+        "--listen",
+        action="append",
+        metavar="udp:HOST:PORT",
+        help="where to listen, may be repeated (default udp:0.0.0.0:5060 and tcp:0.0.0.0:5060)",
+    )
     what = take.add_mutually_exclusive_group()
     what.add_argument("--echo", action="store_true", help="send back what is heard")
     what.add_argument("--play", type=Path, metavar="FILE.wav", help="play it to the caller, then hang up")
@@ -82,7 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     arguments = _parser().parse_args(argv)
     output = Output(json=arguments.json)
-    command = importlib.import_module(f".{arguments.command}", __name__)  # only what is needed: a command starts at once
+    command = importlib.import_module(
+        f".{arguments.command}", __name__
+    )  # only what is needed: a command starts at once
     try:
         code: int = asyncio.run(command.run(arguments, output))
         return code

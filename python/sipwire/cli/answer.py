@@ -77,7 +77,8 @@ class Answerer:
             self.output.line(f"{session.remote_uri}: {in_words(summary(session))}")
 
     def _recording(self, session: Session) -> Path:
-        name = re.sub(r"[^A-Za-z0-9@._+-]", "_", f"{session.remote_uri.user or 'unknown'}-{session.id}")[:120]
+        caller = (session.remote_uri.user if session.remote_uri else None) or "unknown"
+        name = re.sub(r"[^A-Za-z0-9@._+-]", "_", f"{caller}-{session.id}")[:120]
         return Path(self.arguments.record, f"{name}.wav")
 
 
@@ -87,12 +88,13 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
     if arguments.record:
         arguments.record.mkdir(parents=True, exist_ok=True)
     with interruptible() as stop:
-        async with Engine("answer", **engine_options(arguments), **_listen(arguments)) as engine:
-            ladder = Ladder(engine) if arguments.trace else None
-            account = make_account(arguments, engine)
-            account.sip.catch_all = True
-            account.save()
-            answerer = Answerer(engine, arguments, output)
+        engine = Engine("answer", **engine_options(arguments), **_listen(arguments))
+        account = make_account(arguments, engine)
+        account.sip.catch_all = True
+        account.save()
+        ladder = Ladder(engine) if arguments.trace else None
+        answerer = Answerer(engine, arguments, output)  # everything is ready before the engine listens
+        async with engine:
             where = ", ".join(f"{name}:{host}:{port}" for name, (host, port) in engine.addresses.items())
             output.line(f"listening on {where}; Ctrl-C ends")
             await first(answerer.serve(), stop.wait())

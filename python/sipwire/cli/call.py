@@ -34,7 +34,9 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
         return code
 
 
-async def _place(account: Account, uri: SIPURI, arguments: argparse.Namespace, stop: asyncio.Event, output: Output) -> int:
+async def _place(
+    account: Account, uri: SIPURI, arguments: argparse.Namespace, stop: asyncio.Event, output: Output
+) -> int:
     output.progress(f"calling {uri} …")
     ended: Session | None = None
 

@@ -10,7 +10,7 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from sipwire import Account, Engine, Route, Session, SIPURI
+from sipwire import SIPURI, Account, Engine, Route, Session
 from sipwire.notification import NotificationCenter
 from sipwire.report import SIPMessageTrace, render_ladder_text
 
@@ -31,7 +31,7 @@ def make_account(arguments: argparse.Namespace, engine: Engine) -> Account:
     """The account of `--account`, of SIP_USER, or one at our own address. The password comes from SIP_PASSWORD only."""
     name = arguments.account or os.environ.get("SIP_USER")
     if name is None:
-        host = next(iter(engine.addresses.values()))[0]
+        host = next((host for host, _ in engine.addresses.values()), "localhost")
         name = f"sipwire@[{host}]" if ":" in host else f"sipwire@{host}"
     account = Account(name, os.environ.get("SIP_PASSWORD"), engine=engine)
     account.rtp.srtp_encryption = arguments.srtp
@@ -58,8 +58,11 @@ class Ladder:
 
     def handle_notification(self, notification: Any) -> None:
         data = notification.data
-        self.messages.append(SIPMessageTrace(notification.timestamp, data.received, data.source, data.destination,
-                                             data.transport, data.data))
+        self.messages.append(
+            SIPMessageTrace(
+                notification.timestamp, data.received, data.source, data.destination, data.transport, data.data
+            )
+        )
 
     def show(self, output: Output) -> None:
         output.line(render_ladder_text(self.messages, colour=output.colour))
@@ -127,9 +130,14 @@ def summary(session: Session) -> dict[str, Any]:
     audio = session.audio  # stays readable after the end, with the final figures
     if audio is not None:
         numbers = audio.statistics
-        fields |= {"codec": audio.codec, "encryption": audio.encryption, "packets_sent": numbers.packets_sent,
-                   "packets_received": numbers.packets_received, "lost": numbers.lost,
-                   "jitter_ms": round(numbers.jitter_ms, 2)}
+        fields |= {
+            "codec": audio.codec,
+            "encryption": audio.encryption,
+            "packets_sent": numbers.packets_sent,
+            "packets_received": numbers.packets_received,
+            "lost": numbers.lost,
+            "jitter_ms": round(numbers.jitter_ms, 2),
+        }
     return fields
 
 
@@ -137,6 +145,11 @@ def in_words(fields: dict[str, Any]) -> str:
     """That summary as a line."""
     words = [f"{fields['seconds']:.1f} s" if "seconds" in fields else "not started"]
     if "codec" in fields:
-        words += [str(fields["codec"]), str(fields["encryption"] or "not encrypted"), f"sent {fields['packets_sent']}",
-                  f"received {fields['packets_received']}", f"lost {fields['lost']}"]
+        words += [
+            str(fields["codec"]),
+            str(fields["encryption"] or "not encrypted"),
+            f"sent {fields['packets_sent']}",
+            f"received {fields['packets_received']}",
+            f"lost {fields['lost']}",
+        ]
     return ", ".join(words)

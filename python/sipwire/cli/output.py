@@ -36,8 +36,11 @@ def _plain(value: Any) -> Any:
 def as_record(notification: Notification) -> dict[str, Any]:
     """A notification as one flat JSON object: name, sender, timestamp, then its data."""
     sender = notification.sender
-    record: dict[str, Any] = {"name": notification.name, "sender": getattr(sender, "id", None) or repr(sender),
-                              "timestamp": datetime.fromtimestamp(notification.timestamp).astimezone().isoformat()}
+    record: dict[str, Any] = {
+        "name": notification.name,
+        "sender": getattr(sender, "id", None) or repr(sender),
+        "timestamp": datetime.fromtimestamp(notification.timestamp).astimezone().isoformat(),
+    }
     record |= {key: _plain(value) for key, value in notification.data.items() if key != "timestamp"}
     return record
 
@@ -51,6 +54,7 @@ class Output:
         self._progress = sys.stderr.isatty() and not json
         self._dirty = False
         self._lock = threading.Lock()
+        self._result: dict[str, Any] | None = None
         if json:
             NotificationCenter().add_observer(self)
 
@@ -69,16 +73,15 @@ class Output:
             print(text, flush=True)
 
     def result(self, text: str, **fields: Any) -> None:
-        """The last word of a command: `text` for people, the fields for machines."""
+        """The last word of a command: `text` for people, the fields for machines (after the last notification)."""
         if self.json:
-            self._print_json({"result": {key: _plain(value) for key, value in fields.items()}})
+            self._result = {key: _plain(value) for key, value in fields.items()}
         else:
             self.line(text)
 
     def error(self, text: str) -> None:
         """Why a command failed, for people and machines."""
-        if self.json:
-            self._print_json({"result": {"error": text}})
+        self._result = {"error": text}
         self._clear()
         print(f"sipwire: {text}", file=sys.stderr, flush=True)
 
@@ -97,6 +100,8 @@ class Output:
         self._clear()
         if self.json:
             NotificationCenter().discard_observer(self)
+            if self._result is not None:
+                self._print_json({"result": self._result})
 
 
 def meter(level: float, width: int = 20) -> str:
