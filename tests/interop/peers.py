@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sipwire.testing import write_tone
+from sipwire.testing import tone_bytes, write_wav
 
 MODULES = next(
     (
@@ -81,14 +81,18 @@ class Baresip:
         srtp: str | None = None,
         transport: str = "udp",
         answer: str = "auto",
-        seconds: int = 60,
+        seconds: int = 20,
     ) -> None:
         self.folder = folder
         self.port, self.control = free_port(), free_port()
         self.events: queue.Queue[dict[str, Any]] = queue.Queue()
         self._seen: list[dict[str, Any]] = []
         folder.mkdir(parents=True, exist_ok=True)
-        write_tone(folder / "microphone.wav", tone, seconds=seconds, rate=48000, level_db=-9)
+        pcm = tone_bytes(tone, seconds=seconds, rate=48000, level_db=-9)
+        channels = 2 if codec == "opus" else 1  # its Opus wants a file of two
+        if channels == 2:
+            pcm = b"".join(pcm[at : at + 2] * 2 for at in range(0, len(pcm), 2))
+        write_wav(folder / "microphone.wav", pcm, rate=48000, channels=channels)
         modules = ["opus", "g722", "g711", "aufile", "sndfile", "aubridge", "srtp"]
         lines = [
             "poll_method epoll",
