@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 import pytest_asyncio
 
-from conftest import Pair, Watch
 from sipwire import CallBusy, CallCancelled, CallDeclined, CallFailed, Engine, Session, SIPWireError
 from sipwire.audio import FrameStream
+
+from .conftest import Pair, Watch
 
 
 @pytest_asyncio.fixture

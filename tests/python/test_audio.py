@@ -16,9 +16,10 @@ from typing import Any
 import numpy
 import pytest
 
-from conftest import Pair, Watch
 from sipwire import Account, AudioStream, Engine, MediaError, Session, SessionStateError
 from sipwire.testing import Wav, assert_tone, read_wav, tone_bytes, write_tone, write_wav
+
+from .conftest import Pair, Watch
 
 
 @pytest.fixture

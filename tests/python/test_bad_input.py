@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Pair, Watch
 from sipwire import Engine, NotificationCenter, Route, Session, _core
 from sipwire.notification import Notification
 from sipwire.testing import assert_tone, read_wav
+
+from .conftest import Pair, Watch
 
 SECONDS = 3.0
 DATA = Path(__file__).parent.parent / "data"

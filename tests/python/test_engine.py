@@ -14,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from conftest import Pair, Watch
 from sipwire import (
     SIPURI,
     Account,
@@ -28,6 +27,8 @@ from sipwire import (
     Session,
     SIPSimpleSettings,
 )
+
+from .conftest import Pair, Watch
 
 
 @pytest.fixture

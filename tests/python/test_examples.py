@@ -15,11 +15,12 @@ from typing import IO
 
 import pytest
 
-from conftest import Pair
 from sipwire import NotificationCenter
 from sipwire.notification import Notification
 from sipwire.testing import Wav, assert_tone, tone_bytes, write_tone
-from test_audio import audio_of, heard
+
+from .conftest import Pair
+from .test_audio import audio_of, heard
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

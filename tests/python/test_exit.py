@@ -12,10 +12,11 @@ from random import Random
 
 import pytest
 
-from conftest import Pair
-from endings import KINDS, FarSide
 from sipwire import NotificationCenter
 from sipwire.notification import Notification
+
+from .conftest import Pair
+from .endings import KINDS, FarSide
 
 AT_ONCE = 3
 """Programs that run at the same time."""

@@ -7,10 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from conftest import Pair, Watch
 from sipwire import NotificationCenter, _core
 from sipwire.notification import Notification
 from sipwire.testing import assert_tone, read_wav
+
+from .conftest import Pair, Watch
 
 SECONDS = 3.0
 

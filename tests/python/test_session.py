@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from conftest import Pair, Watch
 from sipwire import Account, Engine, Notification, NotificationCenter, Route, Session, SessionManager, SessionStateError
 from sipwire.errors import EngineError
+
+from .conftest import Pair, Watch
 
 CALLING = ["ChangedState NULL→CALLING", "NewOutgoing audio", "GotRingIndication"]
 CALLED = ["WillStart", "GotStreamUpdate audio", "ChangedState CALLING→ESTABLISHED", "DidStart"]
