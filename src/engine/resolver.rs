@@ -68,8 +68,8 @@ impl Resolver {
                 if addresses.is_empty() { Err("no address".to_owned()) } else { Ok(addresses) }
             };
             let addresses = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
-                Ok(result) => result.map_err(|error| format!("cannot resolve {host}: {error}")),
-                Err(_) => Err(format!("cannot resolve {host}: no answer within {} s", LOOKUP_TIMEOUT.as_secs())),
+                Ok(result) => result,
+                Err(_) => Err(format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs())),
             };
             let _ = answers.send(Resolved { query, addresses }).await;
             drop(permit);

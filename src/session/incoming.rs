@@ -1,5 +1,6 @@
 //! A call to us until it is answered and acknowledged (RFC 3261 §13.3).
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -89,6 +90,7 @@ impl From<NegotiationError> for BadOffer {
 /// Reads an offer and tries it out, so that only calls that can be answered become sessions.
 pub(crate) fn check_offer(
     request: &Message,
+    peer: SocketAddr,
     account: AccountId,
     core: &mut Core,
 ) -> Result<Option<Description>, BadOffer> {
@@ -100,7 +102,9 @@ pub(crate) fn check_offer(
     if summary.chat && !summary.audio {
         return Err(NegotiationError::NotAcceptable { warning: 304, text: "chat is not available".into() }.into());
     }
-    let nowhere = LocalMedia { address: [0, 0, 0, 0].into(), rtp_port: 1, rtcp_port: 1 };
+    // The sockets do not exist yet; they will be of the family in which the peer speaks to us.
+    let any: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let nowhere = LocalMedia { address: any, rtp_port: 1, rtcp_port: 1 };
     let audio = local_audio(nowhere, account, core);
     match Negotiator::new(&mut core.random).answer(&offer, Some(&audio), &mut core.random)? {
         (_, Some(_)) => Ok(Some(offer)),

@@ -166,7 +166,7 @@ impl UserAgent {
         let tag = tokens::tag(&mut core.random);
         let dialog = Dialog::uas(request, &tag, flow)
             .map_err(|error| Refusal::with(400, "Warning", warning_header(399, &error.to_string())))?;
-        let offer = check_offer(request, account, core).map_err(|bad| {
+        let offer = check_offer(request, flow.remote, account, core).map_err(|bad| {
             let mut refusal = Refusal::with(bad.code, "Warning", bad.warning);
             if bad.code == 415 {
                 refusal.headers.push(("Accept", ACCEPT.into())); // RFC 3261 §21.4.13

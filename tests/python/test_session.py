@@ -132,6 +132,35 @@ def test_over_tcp(pair: Pair) -> None:
     assert pair.watch.of(outgoing) == CALLING + CALLED + HUNG_UP
 
 
+@pytest.mark.parametrize("transport", ["udp", "tcp"])
+def test_over_ipv6(watch: Watch, transport: str) -> None:
+    caller, callee = Engine("caller-v6"), Engine("callee-v6")
+    SessionManager()
+    for engine in (caller, callee):
+        engine.start(local_ip="::1")
+    try:
+        alice, bob = Account("alice@[::1]", engine=caller), Account("bob@[::1]", engine=callee)
+        outgoing = Session(alice)
+        outgoing.connect(callee.sip_uri("bob", transport), [Route(*callee.addresses[transport], transport)], audio=True)
+        incoming = watch.wait("SIPSessionNewIncoming").sender
+        incoming.accept(audio=True)
+        watch.wait("SIPSessionDidStart", outgoing)
+        watch.wait("SIPSessionDidStart", incoming)
+        assert incoming.account is bob
+        assert outgoing.audio_remote_rtp_address_sdp == incoming.audio_remote_rtp_address_sdp == "::1"
+        deadline = time.monotonic() + 10
+        while not (outgoing.audio_was_received and incoming.audio_was_received):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        outgoing.end()
+        watch.wait("SIPSessionDidEnd", incoming)
+    finally:
+        for engine in (caller, callee):
+            engine.stop()
+            for account in engine.accounts:
+                account.delete()
+
+
 def test_digits_arrive_one_by_one(pair: Pair) -> None:
     outgoing, incoming = pair.established()
     for digit in "1*A#":

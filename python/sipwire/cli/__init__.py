@@ -9,20 +9,75 @@ from __future__ import annotations
 import argparse
 import asyncio
 import importlib
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import sipwire
 
 from .output import LOCAL_ERROR, Output
 
 
+class _JsonParser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments as JSON too."""
+
+    def error(self, message: str) -> NoReturn:
+        print(json.dumps({"result": {"error": message}}, ensure_ascii=False), flush=True)
+        super().error(message)
+
+
+def _checked(check: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A type for an argument whose error says what the ValueError of `check` does."""
+
+    def read(text: str) -> Any:
+        try:
+            return check(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return read
+
+
+@_checked
 def _seconds(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not 0 < value < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+        raise ValueError(f"{text!r} is not a number of seconds above 0")
     return value
+
+
+def _number(low: int, high: int, what: str) -> Callable[[str], Any]:
+    """A whole number from `low` to `high`."""
+
+    @_checked
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
+            raise ValueError(f"{text!r} is not {what}")
+        return int(text)
+
+    return read
+
+
+@_checked
+def _digits(text: str) -> str:
+    for digit in text:
+        if digit not in "0123456789*#ABCD":
+            raise ValueError(f"digit {digit!r} of {text!r} is not one of 0-9, *, #, A-D")
+    return text
+
+
+@_checked
+def _proxy(text: str) -> str:
+    sipwire.SIPURI(f"sip:{text}")
+    return text
+
+
+_uri = _checked(sipwire.SIPURI)
 
 
 def _common(parser: argparse.ArgumentParser) -> None:
@@ -41,8 +96,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trace", action="store_true", help="print the call ladder at the end")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser(as_json: bool) -> argparse.ArgumentParser:
+    kind = _JsonParser if as_json else argparse.ArgumentParser  # the commands' parsers are of the same class
+    parser = kind(
         prog="sipwire",
         description="SIP calls from the command line.",
         epilog="Exit codes: 0 ok, 1 local error, 2 usage, 3 refused by the peer, 4 time-out.",
@@ -57,14 +113,14 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="one JSON object a line: every notification, then the result")
 
     place = commands.add_parser("call", help="place a call")
-    place.add_argument("uri", metavar="URI", help="sip:user@host[:port][;transport=tcp]")
+    place.add_argument("uri", type=_uri, metavar="URI", help="sip:user@host[:port][;transport=tcp]")
     place.add_argument("--play", type=Path, metavar="FILE.wav", help="play it to the peer, then hang up")
     place.add_argument("--record", type=Path, metavar="FILE.wav", help="record both parties into it")
     place.add_argument("--stereo", action="store_true", help="record the remote party left, ourselves right")
     place.add_argument("--seconds", type=_seconds, metavar="N", help="hang up after N seconds")
-    place.add_argument("--dtmf", metavar="DIGITS", help="send digits once the call is up (0-9 * # A-D)")
+    place.add_argument("--dtmf", type=_digits, metavar="DIGITS", help="send digits once the call is up (0-9 * # A-D)")
     place.add_argument("--transport", choices=["udp", "tcp"], help="overrides the URI's")
-    place.add_argument("--proxy", metavar="HOST[:PORT]", help="send the call there, whatever the URI says")
+    place.add_argument("--proxy", type=_proxy, metavar="HOST[:PORT]", help="send the call there, whatever the URI says")
     place.add_argument("--timeout", type=_seconds, default=60.0, metavar="N", help="give up after N seconds of ringing")
     _common(place)
 
@@ -78,16 +134,25 @@ def _parser() -> argparse.ArgumentParser:
     what = take.add_mutually_exclusive_group()
     what.add_argument("--echo", action="store_true", help="send back what is heard")
     what.add_argument("--play", type=Path, metavar="FILE.wav", help="play it to the caller, then hang up")
-    what.add_argument("--reject", type=int, metavar="CODE", help="refuse every call with this code")
+    what.add_argument(
+        "--reject",
+        type=_number(300, 699, "a final SIP code from 300 to 699"),
+        metavar="CODE",
+        help="refuse every call with this code (300 to 699)",
+    )
     take.add_argument("--record", type=Path, metavar="DIR", help="record every call into this folder")
     take.add_argument("--stereo", action="store_true", help="record the caller left, ourselves right")
-    take.add_argument("--count", type=int, metavar="N", help="stop after N calls")
+    take.add_argument(
+        "--count", type=_number(1, 10**9, "a number of calls above 0"), metavar="N", help="stop after N calls"
+    )
     _common(take)
 
     ping = commands.add_parser("options", help="ask a peer what it can do, and how fast it answers")
-    ping.add_argument("uri", metavar="URI")
+    ping.add_argument("uri", type=_uri, metavar="URI", help="sip:[user@]host[:port][;transport=tcp]")
     ping.add_argument("--transport", choices=["udp", "tcp"], help="overrides the URI's")
-    ping.add_argument("--proxy", metavar="HOST[:PORT]", help="send the request there, whatever the URI says")
+    ping.add_argument(
+        "--proxy", type=_proxy, metavar="HOST[:PORT]", help="send the request there, whatever the URI says"
+    )
     ping.add_argument("--timeout", type=_seconds, default=32.0, metavar="N", help="seconds to wait for the answer")
     _common(ping)
     return parser
@@ -95,7 +160,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser("--json" in words).parse_args(words)
     output = Output(json=arguments.json)
     command = importlib.import_module(
         f".{arguments.command}", __name__

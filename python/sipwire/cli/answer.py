@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import re
-from pathlib import Path
 from typing import Any
 
 from sipwire import Engine, Session, SIPWireError
 
-from .common import Ladder, engine_options, first, in_words, interruptible, make_account, summary
+from .common import Ladder, during, engine_options, first, in_words, interruptible, make_account, summary
 from .output import OK, Output, existing
 
 
@@ -25,7 +24,7 @@ def _listen(arguments: argparse.Namespace) -> dict[str, Any]:
         if options.setdefault("local_ip", host) != host:
             raise ValueError(f"--listen {text}: all listeners share one address, {options['local_ip']} so far")
         options[f"{transport}_port"] = port
-    if options["local_ip"] in ("0.0.0.0", "::"):
+    if options["local_ip"] == "0.0.0.0":
         del options["local_ip"]
     return options
 
@@ -61,41 +60,49 @@ class Answerer:
         except SIPWireError:  # the caller gave up first
             self.failed += 1
             return
-        audio = session.audio
-        assert audio is not None, "a call accepted with audio that has started has audio"
         self.answered += 1
-        if self.arguments.record:
-            audio.start_recording(self._recording(session), channels="stereo" if self.arguments.stereo else "mix")
-        if self.arguments.echo:
-            audio.echo = True
-        self.output.progress(f"{self.answered} calls, {len(self._calls)} now")
-        if self.arguments.play:
-            await first(audio.play(self.arguments.play), session.wait_for("SIPSessionDidEnd"))
+        try:
+            await self._talk(session)
+        except (SIPWireError, ValueError, OSError) as error:  # a wav that cannot be played or written: the next may
+            self.output.error(str(error))
             session.end()
         await session.wait_for("SIPSessionDidEnd")
         if not self.output.json:
             self.output.line(f"{session.remote_uri}: {in_words(summary(session))}")
 
-    def _recording(self, session: Session) -> Path:
-        caller = (session.remote_uri.user if session.remote_uri else None) or "unknown"
-        name = re.sub(r"[^A-Za-z0-9@._+-]", "_", f"{caller}-{session.id}")[:120]
-        return Path(self.arguments.record, f"{name}.wav")
+    async def _talk(self, session: Session) -> None:
+        """Does what was asked during one call."""
+        audio = session.audio
+        assert audio is not None, "a call accepted with audio that has started has audio"
+        if self.arguments.record:
+            audio.start_recording(channels="stereo" if self.arguments.stereo else "mix")
+        if self.arguments.echo:
+            audio.echo = True
+        self.output.progress(f"{self.answered} calls, {len(self._calls)} now")
+        if self.arguments.play:
+            await during(session, audio.play(self.arguments.play))
+            session.end()
 
 
 async def run(arguments: argparse.Namespace, output: Output) -> int:
     """Answers until Ctrl-C or `--count`; returns the exit code."""
     existing(arguments.play)
+    options = {**engine_options(arguments), **_listen(arguments)}
     if arguments.record:
         arguments.record.mkdir(parents=True, exist_ok=True)
+        options["recordings_directory"] = arguments.record
     with interruptible() as stop:
-        engine = Engine("answer", **engine_options(arguments), **_listen(arguments))
+        engine = Engine("answer", **options)
         account = make_account(arguments, engine)
         account.sip.catch_all = True
         account.save()
         ladder = Ladder(engine) if arguments.trace else None
         answerer = Answerer(engine, arguments, output)  # everything is ready before the engine listens
         async with engine:
-            where = ", ".join(f"{name}:{host}:{port}" for name, (host, port) in engine.addresses.items())
+            where = ", ".join(
+                f"{name}:[{host}]:{port}" if ":" in host else f"{name}:{host}:{port}"
+                for name, (host, port) in engine.addresses.items()
+            )
             output.line(f"listening on {where}; Ctrl-C ends")
             await first(answerer.serve(), stop.wait())
         if ladder:

@@ -9,6 +9,7 @@ from sipwire import SIPURI, Account, CallFailed, CallTimeout, Engine, Session
 
 from .common import (
     Ladder,
+    during,
     engine_options,
     first,
     in_words,
@@ -24,9 +25,11 @@ from .output import LOCAL_ERROR, OK, REFUSED, TIMED_OUT, Output, existing
 async def run(arguments: argparse.Namespace, output: Output) -> int:
     """Places the call; returns the exit code."""
     existing(arguments.play)
-    uri = SIPURI(arguments.uri)
+    uri: SIPURI = arguments.uri
+    if arguments.record and not arguments.record.absolute().parent.is_dir():
+        raise FileNotFoundError(f"no such folder to record into: {arguments.record.parent}")
     with interruptible() as stop:
-        async with Engine("call", **engine_options(arguments)) as engine:
+        async with Engine("call", **engine_options(arguments, uri)) as engine:
             ladder = Ladder(engine) if arguments.trace else None
             code = await _place(make_account(arguments, engine), uri, arguments, stop, output)
         if ladder:
@@ -42,14 +45,15 @@ async def _place(
 
     async def whole() -> None:
         nonlocal ended
-        async with account.call(uri, audio=True, routes=routes(arguments, uri)) as session:
+        async with attempt as session:
             answered.set()
             ended = session
             await _talk(session, arguments, stop, output)
 
+    attempt = account.call(uri, audio=True, routes=routes(arguments, uri))
     answered = asyncio.Event()
     task = asyncio.ensure_future(whole())
-    await first(asyncio.shield(task), answered.wait(), stop.wait(), asyncio.sleep(arguments.timeout))
+    await first(asyncio.wait([task]), answered.wait(), stop.wait(), asyncio.sleep(arguments.timeout))
     if not answered.is_set() and not task.done():
         task.cancel()  # still ringing: leaving the block sends CANCEL
         await asyncio.gather(task, return_exceptions=True)
@@ -62,7 +66,9 @@ async def _place(
         await task
     except CallFailed as error:
         output.result(f"{error.code} {error.reason}", code=error.code, reason=error.reason)
-        return TIMED_OUT if isinstance(error, CallTimeout) else REFUSED
+        if isinstance(error, CallTimeout):
+            return TIMED_OUT
+        return REFUSED if attempt.session.response_headers else LOCAL_ERROR  # nobody was reached to refuse it
     assert ended is not None
     fields = {"code": 200, "reason": "OK", **summary(ended)}
     if arguments.record:
@@ -86,8 +92,8 @@ async def _talk(session: Session, arguments: argparse.Namespace, stop: asyncio.E
         if arguments.seconds or not arguments.play:
             await asyncio.Event().wait()  # the clock, the peer or Ctrl-C ends it
 
-    waits = [session.wait_for("SIPSessionDidEnd"), stop.wait(), act()]
+    waits = [stop.wait(), act()]
     if arguments.seconds:
         waits.append(asyncio.sleep(arguments.seconds))
     async with shown(session, output):
-        await first(*waits)
+        await during(session, *waits)

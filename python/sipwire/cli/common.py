@@ -10,18 +10,22 @@ import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from sipwire import SIPURI, Account, Engine, Route, Session
+from sipwire import SIPURI, Account, Engine, Route, Session, SessionState, SIPWireError
 from sipwire.notification import NotificationCenter
 from sipwire.report import SIPMessageTrace, render_ladder_text
 
 from .output import Output, clock, meter
 
 
-def engine_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Options of `Engine.start` from the common arguments."""
+def engine_options(arguments: argparse.Namespace, target: SIPURI | None = None) -> dict[str, Any]:
+    """Options of `Engine.start` from the common arguments; of the address family in which `target` is reached."""
     options: dict[str, Any] = {"trace_sip": arguments.trace}
     if arguments.local_ip:
         options["local_ip"] = arguments.local_ip
+    elif target is not None:
+        host = SIPURI(f"sip:{arguments.proxy}").host if arguments.proxy else target.host
+        if ":" in host:
+            options["local_ip"] = "::"
     if arguments.codec:
         options["codecs"] = tuple(name.strip() for name in arguments.codec.split(","))
     return options
@@ -46,6 +50,15 @@ def routes(arguments: argparse.Namespace, uri: SIPURI) -> list[Route] | None:
     target = SIPURI(f"sip:{arguments.proxy}") if arguments.proxy else uri
     transport = arguments.transport or target.parameters.get("transport") or uri.parameters.get("transport") or "udp"
     return [Route(target.host, target.port or 5060, transport)]
+
+
+async def during(session: Session, *waits: Any) -> None:
+    """Waits for the first of several or the end of the call; raises what fails unless the call ended under it."""
+    try:
+        await first(session.wait_for("SIPSessionDidEnd"), *waits)
+    except SIPWireError:
+        if session.state not in (SessionState.TERMINATING, SessionState.TERMINATED):
+            raise
 
 
 class Ladder:
@@ -90,12 +103,13 @@ def interruptible() -> Iterator[asyncio.Event]:
                 loop.remove_signal_handler(number)
 
 
-async def first(*waits: Any) -> set[int]:
-    """Waits for the first of several; returns which are done and cancels the rest."""
+async def first(*waits: Any) -> None:
+    """Waits for the first of several and cancels the rest; raises what the first one raised."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        return {index for index, task in enumerate(tasks) if task.done()}
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not any(task.exception() is None for task in done):  # what ended well explains the errors beside it
+            await done.pop()
     finally:
         for task in tasks:
             task.cancel()
