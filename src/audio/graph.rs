@@ -6,6 +6,9 @@
 //! 2. [`Graph::tick`] pulls every other source once, converts rates and mixes into every sink;
 //! 3. take the frames of external sinks (what calls send) with [`Graph::sink_frame`].
 //!
+//! An owner that wants programs to answer what they hear within the same tick calls the halves of the second step with
+//! a pause between: [`Graph::deliver`] serves the sinks that hear external sources alone, [`Graph::collect`] the rest.
+//!
 //! External ports belong to the owner of the graph, who has the RTP session they stand for; all others are boxed
 //! [`Source`]s and [`Sink`]s made by the thread that asked for them. A tick allocates nothing: adding, connecting and
 //! changing rates does. Ports are visited in the order of their ids, so the same ticks give the same samples.
@@ -198,6 +201,8 @@ struct SinkPort {
     generation: u32,
     /// `None`: external.
     sink: Option<Box<dyn Sink>>,
+    /// It had this tick's frame in [`Graph::deliver`].
+    served: bool,
     frame: Box<Frame>,
     connections: Vec<Connection>,
     meter: Option<Arc<Meter>>,
@@ -313,6 +318,7 @@ impl Graph {
             rate,
             generation,
             sink,
+            served: false,
             frame: Box::new(Frame::new(rate)),
             connections: Vec::new(),
             meter: None,
@@ -525,6 +531,29 @@ impl Graph {
 
     /// Moves one frame from every source to every sink. Allocates nothing.
     pub fn tick(&mut self, now: Instant) {
+        self.deliver(now);
+        self.collect(now);
+    }
+
+    /// The first half of a tick: hands what external sources gave to the sinks that hear nothing else.
+    pub fn deliver(&mut self, now: Instant) {
+        for (_, port) in self.sources.iter_mut().filter(|(_, port)| port.source.is_none()) {
+            if !std::mem::take(&mut port.fresh) {
+                port.frame.silence();
+            }
+            port.finish();
+        }
+        for (_, port) in &mut self.sinks {
+            let external = |connection: &Connection| self.sources[connection.source as usize].source.is_none();
+            port.served = port.sink.is_some() && !port.connections.is_empty() && port.connections.iter().all(external);
+            if port.served {
+                port.serve(&self.sources, &mut self.sum, now);
+            }
+        }
+    }
+
+    /// The second half: pulls all other sources and serves all other sinks, also those that came since the first.
+    pub fn collect(&mut self, now: Instant) {
         for (index, port) in &mut self.sources {
             let needed = port.users > 0 || port.drain;
             match &mut port.source {
@@ -537,23 +566,13 @@ impl Graph {
                     }
                 }
                 Some(_) => port.frame.silence(),
-                None if port.fresh => port.fresh = false,
-                None => port.frame.silence(),
+                None => continue,
             }
-            if let Some(meter) = &port.meter {
-                meter.set(if port.frame.active { Level::of(port.frame.samples()) } else { Level::default() });
-            }
-            for converted in &mut port.converted {
-                converted.run(&port.frame);
-            }
+            port.finish();
         }
         for (_, port) in &mut self.sinks {
-            mix(&self.sources, port, &mut self.sum);
-            if let Some(meter) = &port.meter {
-                meter.set(if port.frame.active { Level::of(port.frame.samples()) } else { Level::default() });
-            }
-            if let Some(sink) = &mut port.sink {
-                sink.push(port.frame.samples(), port.frame.active, now);
+            if !std::mem::take(&mut port.served) {
+                port.serve(&self.sources, &mut self.sum, now);
             }
         }
     }
@@ -621,6 +640,31 @@ impl Graph {
             if port.converted[at].users == 0 {
                 port.converted.swap_remove(at);
             }
+        }
+    }
+}
+
+impl SourcePort {
+    /// Measures and converts the frame it has.
+    fn finish(&mut self) {
+        if let Some(meter) = &self.meter {
+            meter.set(if self.frame.active { Level::of(self.frame.samples()) } else { Level::default() });
+        }
+        for converted in &mut self.converted {
+            converted.run(&self.frame);
+        }
+    }
+}
+
+impl SinkPort {
+    /// Mixes its frame and hands it over.
+    fn serve(&mut self, sources: &Slab<SourcePort>, sum: &mut [i32; MAX_FRAME], now: Instant) {
+        mix(sources, self, sum);
+        if let Some(meter) = &self.meter {
+            meter.set(if self.frame.active { Level::of(self.frame.samples()) } else { Level::default() });
+        }
+        if let Some(sink) = &mut self.sink {
+            sink.push(self.frame.samples(), self.frame.active, now);
         }
     }
 }

@@ -12,6 +12,11 @@ use super::MAX_FRAME;
 pub const FILE_RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
 /// The largest FFT block for a pair of rates with little in common; above it interpolation is cheaper.
 const MAX_BLOCK: u32 = 4_096;
+/// From this rate on blocks of the graph's converter are short: what the wider transition takes away is above 6 kHz.
+const SHORT_FROM: u32 = 16_000;
+/// Blocks a second of the graph's converter (its delay is half a block).
+const BLOCKS: u32 = 100;
+const SHORT_BLOCKS: u32 = 400;
 /// Samples handed to the interpolating converter at a time.
 const INTERPOLATED_CHUNK: usize = 512;
 
@@ -29,11 +34,14 @@ pub fn is_frame_rate(rate: u32) -> bool {
     rate != 0 && rate.is_multiple_of(100) && rate as usize / 50 <= MAX_FRAME
 }
 
-/// Turns 20 ms frames at one rate into 20 ms frames at another, 5 ms late. Allocates when made and never again.
+/// Turns 20 ms frames at one rate into 20 ms frames at another, 5 ms late, or 1.25 ms when both rates are 16 kHz or more
+/// and whole in 2.5 ms: a loop through two programs converts four times, and every 20 ms of delay in sum are a frame.
+/// Allocates when made and never again.
 #[derive(Debug)]
 pub struct Resampler {
     from: u32,
     to: u32,
+    blocks: u32,
     fft: Option<Box<Fft<f32>>>,
     input: [f32; MAX_FRAME / 2],
     output: [f32; MAX_FRAME / 2],
@@ -50,16 +58,18 @@ impl Resampler {
                 return Err(ResampleError::Frame(rate));
             }
         }
+        let short = [from, to].iter().all(|&rate| rate >= SHORT_FROM && rate.is_multiple_of(SHORT_BLOCKS));
+        let blocks = if short { SHORT_BLOCKS } else { BLOCKS };
         let fft = (from != to).then(|| {
-            let block = from as usize / 100;
-            // The steepest window there is room for in 10 ms: 3.4 kHz must pass to 8 kHz, and images stay below -60 dB.
+            let block = (from / blocks) as usize;
+            // The steepest window there is room for in a block of 10 ms: 3.4 kHz must pass to 8 kHz, and images stay below -60 dB.
             let window = WindowFunction::Hann2;
             let fft = Fft::new_custom(from as usize, to as usize, block, 1, 1, window, FixedSync::Both);
-            let fft = fft.expect("10 ms are a whole number of samples at both rates");
-            assert_eq!((fft.fft_size_in(), fft.fft_size_out()), (block, to as usize / 100), "one block is 10 ms");
+            let fft = fft.expect("a block is a whole number of samples at both rates");
+            assert_eq!((fft.fft_size_in(), fft.fft_size_out()), (block, (to / blocks) as usize), "one block at a time");
             Box::new(fft)
         });
-        Ok(Self { from, to, fft, input: [0.0; MAX_FRAME / 2], output: [0.0; MAX_FRAME / 2] })
+        Ok(Self { from, to, blocks, fft, input: [0.0; MAX_FRAME / 2], output: [0.0; MAX_FRAME / 2] })
     }
 
     /// The rates it converts from and to, Hz.
@@ -69,19 +79,19 @@ impl Resampler {
 
     /// Converts one frame: `frame.len()` is `from / 50`, `out.len()` is `to / 50`.
     pub fn process(&mut self, frame: &[i16], out: &mut [i16]) {
-        let (half_in, half_out) = (self.from as usize / 100, self.to as usize / 100);
-        assert_eq!((frame.len(), out.len()), (2 * half_in, 2 * half_out), "frames are 20 ms");
+        let (block_in, block_out) = ((self.from / self.blocks) as usize, (self.to / self.blocks) as usize);
+        assert_eq!((frame.len(), out.len()), (self.from as usize / 50, self.to as usize / 50), "frames are 20 ms");
         let Some(fft) = &mut self.fft else {
             out.copy_from_slice(frame);
             return;
         };
-        for (frame, out) in frame.chunks_exact(half_in).zip(out.chunks_exact_mut(half_out)) {
+        for (frame, out) in frame.chunks_exact(block_in).zip(out.chunks_exact_mut(block_out)) {
             for (to, &from) in self.input.iter_mut().zip(frame) {
                 *to = from.into();
             }
-            let input = SequentialSlice::new(&self.input[..half_in], 1, half_in).expect("one channel of 10 ms");
+            let input = SequentialSlice::new(&self.input[..block_in], 1, block_in).expect("one channel of a block");
             let mut output =
-                SequentialSlice::new_mut(&mut self.output[..half_out], 1, half_out).expect("one channel of 10 ms");
+                SequentialSlice::new_mut(&mut self.output[..block_out], 1, block_out).expect("one channel of a block");
             fft.process_into_buffer(&input, &mut output, None).expect("buffers of the size the resampler asked for");
             for (to, &from) in out.iter_mut().zip(&self.output) {
                 *to = to_sample(from);
@@ -294,8 +304,21 @@ mod tests {
     }
 
     #[test]
-    fn the_delay_is_5_ms() {
-        for (from, to) in [(48_000, 8_000), (8_000, 48_000), (16_000, 48_000)] {
+    fn wideband_passes_up_to_6_khz_through_short_blocks() {
+        let mut resampler = Resampler::new(48_000, 16_000).unwrap();
+        let mut out = [0; 320];
+        for (hz, level) in [(6_000.0, 0.7..1.01), (10_000.0, 0.0..0.001)] {
+            for frame in tone(48_000, hz, 48_000).chunks(960) {
+                resampler.process(frame, &mut out);
+            }
+            assert!(level.contains(&(rms(&out) / 7_071.0)), "{hz} Hz: {}", rms(&out));
+        }
+    }
+
+    #[test]
+    fn the_delay_is_half_a_block() {
+        let cases = [(48_000, 8_000, 5.0), (8_000, 48_000, 5.0), (16_000, 48_000, 1.25), (48_000, 16_000, 1.25)];
+        for (from, to, delay) in cases {
             let mut resampler = Resampler::new(from, to).unwrap();
             let mut frame = vec![0; from as usize / 50];
             frame[from as usize / 500] = 20_000; // at 2 ms
@@ -303,7 +326,7 @@ mod tests {
             resampler.process(&frame, &mut out);
             let peak = out.iter().enumerate().max_by_key(|(_, s)| s.unsigned_abs()).unwrap().0;
             let ms = peak as f64 * 1_000.0 / f64::from(to);
-            assert!((ms - 7.0).abs() < 0.3, "{from} to {to}: {ms} ms");
+            assert!((ms - 2.0 - delay).abs() < 0.3, "{from} to {to}: {ms} ms");
         }
     }
 

@@ -115,6 +115,11 @@ impl Call {
         self.rtp.is_some()
     }
 
+    /// Whether a program both reads what the peer says and writes what it is to hear.
+    pub fn hears_and_speaks(&self) -> bool {
+        !self.readers.is_empty() && !self.writers.is_empty()
+    }
+
     pub fn remote(&self) -> SourceId {
         self.remote
     }

@@ -1,8 +1,9 @@
 //! One media thread: a poll over the RTP sockets of its calls and one 20 ms tick for all of them.
 //!
 //! Between ticks packets go into their [`RtpSession`] as they arrive. At a tick every call gives one frame of what its
-//! peer said to the graph, the graph mixes, and every call sends one frame of what it is to hear. Nothing here allocates,
-//! locks or logs per packet or frame; requests may.
+//! peer said to the graph, the graph mixes, and every call sends one frame of what it is to hear. When a program both
+//! hears and speaks, sending follows [`ANSWER_TIME`] after delivery, so that its answer leaves in the same tick and not
+//! 20 ms later. Nothing here allocates, locks or logs per packet or frame; requests may.
 
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -31,6 +32,12 @@ const TICK: Duration = Duration::from_millis(20);
 /// Frames of delay that are made up for at once; what is later than that is given up, so that a thread that was held up
 /// sends a short burst and not a long one.
 const CATCH_UP_LIMIT: u32 = 3;
+/// From the delivery of frames to programs until their answers are sent. A program that needs longer loses one frame
+/// once; from then on its ring holds one more, as without this.
+const ANSWER_TIME: Duration = Duration::from_millis(5);
+/// With more calls than this on a thread, programs (one interpreter, perhaps 0.1 ms a frame) would not answer all of
+/// them in [`ANSWER_TIME`]; they get the whole tick then.
+const ANSWER_CALLS: usize = 16;
 /// Packets taken from one socket before the next one's turn.
 const SOCKET_PORTION: usize = 32;
 /// Requests taken in one turn.
@@ -62,7 +69,21 @@ pub(super) struct MediaThread {
     unread: Vec<Token>,
     buffer: Box<[u8]>,
     next_tick: Instant,
+    /// When the second half of the current tick is due, if it is still to come.
+    send_at: Option<Instant>,
+    /// Whether ticks have a pause between their halves. Chosen once for as long as there are calls, except that too
+    /// many end it: each change is one irregular packet.
+    answers: Answers,
     stopping: bool,
+}
+
+/// Whether programs are given time to answer within a tick.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// No program both hears and speaks yet.
+    NoneYet,
+    SameTick,
+    NextTick,
 }
 
 impl MediaThread {
@@ -93,6 +114,8 @@ impl MediaThread {
             unread: Vec::with_capacity(EVENTS),
             buffer: vec![0; DATAGRAM_LIMIT].into_boxed_slice(),
             next_tick: Instant::now(),
+            send_at: None,
+            answers: Answers::NoneYet,
             stopping: false,
         }
     }
@@ -107,7 +130,8 @@ impl MediaThread {
             } else if self.calls.is_empty() {
                 None
             } else {
-                Some(self.next_tick.saturating_duration_since(Instant::now()))
+                let due = self.send_at.unwrap_or(self.next_tick);
+                Some(due.saturating_duration_since(Instant::now()))
             };
             if let Err(error) = self.poll.poll(&mut events, wait)
                 && error.kind() != std::io::ErrorKind::Interrupted
@@ -154,7 +178,14 @@ impl MediaThread {
     }
 
     fn tick_if_due(&mut self, now: Instant) {
-        if self.calls.is_empty() || now < self.next_tick {
+        if self.calls.is_empty() {
+            (self.send_at, self.answers) = (None, Answers::NoneYet);
+            return;
+        }
+        if self.send_at.is_some_and(|at| at <= now) {
+            self.send(now);
+        }
+        if now < self.next_tick {
             return;
         }
         let late = now.duration_since(self.next_tick);
@@ -164,20 +195,42 @@ impl MediaThread {
         }
         let due = u32::try_from(late.as_micros() / TICK.as_micros()).unwrap_or(u32::MAX).saturating_add(1);
         let frames = due.min(CATCH_UP_LIMIT);
-        for _ in 0..frames {
-            self.tick(now);
+        let pause = self.answer_time();
+        let last = self.next_tick + TICK * (due - 1);
+        for left in (0..frames).rev() {
+            self.deliver(now);
+            if left == 0 && now < last + pause {
+                self.send_at = Some(last + pause);
+            } else {
+                self.send(now); // what is late already does not wait
+            }
         }
         self.counters.skipped_ticks.add(u64::from(due - frames));
         self.next_tick += TICK * due; // the grid stays absolute
     }
 
-    /// One frame from and to every call.
-    fn tick(&mut self, now: Instant) {
+    fn answer_time(&mut self) -> Duration {
+        if self.calls.len() > ANSWER_CALLS {
+            self.answers = Answers::NextTick;
+        } else if self.answers == Answers::NoneYet && self.calls.iter().any(|(_, call)| call.hears_and_speaks()) {
+            self.answers = Answers::SameTick;
+        }
+        if self.answers == Answers::SameTick { ANSWER_TIME } else { Duration::ZERO }
+    }
+
+    /// The first half of a tick: one frame from every call, to whoever hears only calls.
+    fn deliver(&mut self, now: Instant) {
         self.counters.ticks.add(1);
         for (_, call) in &mut self.calls {
             call.pull(&mut self.graph, now);
         }
-        self.graph.tick(now);
+        self.graph.deliver(now);
+    }
+
+    /// The second half: one frame to every call.
+    fn send(&mut self, now: Instant) {
+        self.send_at = None;
+        self.graph.collect(now);
         for (_, call) in &mut self.calls {
             call.push(&self.graph, now, &self.counters);
             call.report(&self.to_signalling, now);

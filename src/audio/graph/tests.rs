@@ -244,3 +244,40 @@ fn meters_show_the_last_frame() {
     assert_eq!(Level::default().dbfs(), -127.0);
     assert_eq!(Level::of(&[i16::MIN; 3]), Level { rms: 32_768, peak: 32_768 });
 }
+
+#[test]
+fn what_was_delivered_can_be_answered_in_the_same_tick() {
+    let now = now();
+    let mut graph = Graph::new();
+    let peer = graph.add_external_source("peer", 8_000).unwrap();
+    let send = graph.add_external_sink("send", 8_000).unwrap();
+    let (program, mut reader) = crate::audio::ports::ring_sink(8_000, 100);
+    let (mut writer, answer) = crate::audio::ports::ring_source(8_000, 100);
+    let ear = graph.add_sink("program", Box::new(program)).unwrap();
+    let mouth = graph.add_source("answer", Box::new(answer), false).unwrap();
+    let heard = Heard::default();
+    let both = graph.add_sink("both", Box::new(Ear(8_000, heard.clone()))).unwrap();
+    for (source, sink) in [(peer, ear), (mouth, send), (peer, both), (mouth, both)] {
+        graph.connect(source, sink, 1.0, now).unwrap();
+    }
+    for value in 1..=3 {
+        graph.put_source_frame(peer, &[value; 160]).unwrap();
+        graph.deliver(now);
+        let mut frame = [0; 160];
+        assert_eq!(reader.pop(&mut frame), 160, "delivered before the second half");
+        writer.push(&frame);
+        let late = (value == 2).then(|| {
+            let late = Heard::default();
+            let sink = graph.add_sink("late", Box::new(Ear(8_000, late.clone()))).unwrap();
+            graph.connect(peer, sink, 1.0, now).unwrap();
+            (sink, late)
+        });
+        graph.collect(now);
+        assert_eq!((graph.sink_frame(send).unwrap().0[0], reader.queued()), (value, 0), "answered, and served once");
+        if let Some((sink, late)) = late {
+            assert_eq!(*late.lock().unwrap(), [(2, 160, true)], "one frame every tick from when it is added");
+            graph.remove_sink(sink, now).unwrap();
+        }
+    }
+    assert_eq!(*heard.lock().unwrap(), [(2, 160, true), (4, 160, true), (6, 160, true)], "a mix waits for the answer");
+}
