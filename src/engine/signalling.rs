@@ -481,7 +481,10 @@ impl Lane {
     fn open_media(&mut self, session: SessionId, peer: SocketAddr, now: Instant) -> Result<LocalMedia, String> {
         let local = match self.bind_ip {
             Some(ip) if !ip.is_unspecified() => ip,
-            _ => self.routes.local_address(peer.ip(), now).ok_or_else(|| format!("no route to {}", peer.ip()))?,
+            _ => self
+                .routes
+                .local_address(peer.ip().to_canonical(), now)
+                .ok_or_else(|| format!("no route to {}", peer.ip()))?,
         };
         let sockets = self.ports.bind(local, &mut self.random, now)?;
         let rtp_port = sockets.port;

@@ -102,8 +102,10 @@ pub(crate) fn check_offer(
     if summary.chat && !summary.audio {
         return Err(NegotiationError::NotAcceptable { warning: 304, text: "chat is not available".into() }.into());
     }
-    // The sockets do not exist yet; they will be of the family in which the peer speaks to us.
-    let any: IpAddr = if peer.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    // The sockets do not exist yet; they will be of the family in which the peer speaks to us (a socket for both
+    // families shows IPv4 peers as mapped addresses).
+    let any: IpAddr =
+        if peer.ip().to_canonical().is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let nowhere = LocalMedia { address: any, rtp_port: 1, rtcp_port: 1 };
     let audio = local_audio(nowhere, account, core);
     match Negotiator::new(&mut core.random).answer(&offer, Some(&audio), &mut core.random)? {

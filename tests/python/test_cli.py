@@ -127,14 +127,14 @@ def test_recordings_of_an_answerer_started_again_do_not_overwrite_older_ones(tmp
     assert all(re.fullmatch(r"\d{8}-\d{6}-sipwire@[\d.]+-incoming(-2)?\.wav", name) for name in names), names
 
 
-@pytest.mark.parametrize("listen", ["[::1]", "[::]"])
-def test_ipv6(listen: str) -> None:
+@pytest.mark.parametrize(("listen", "called"), [("[::1]", "[::1]"), ("[::]", "[::1]"), ("[::]", "127.0.0.1")])
+def test_ipv6_and_both_families_at_once(listen: str, called: str) -> None:
     port = free_port()
     with Command("answer", "--listen", f"udp:{listen}:{port}", "--echo") as answer:
         answer.wait_for("SIPEngineDidStart")
-        code, lines, errors = run("options", f"sip:[::1]:{port}")
+        code, lines, errors = run("options", f"sip:{called}:{port}")
         assert code == OK, (lines[-1], errors)
-        code, lines, errors = run("call", f"sip:x@[::1]:{port}", "--seconds", "0.5")
+        code, lines, errors = run("call", f"sip:x@{called}:{port}", "--seconds", "0.5")
         assert code == OK, (lines[-1], errors)
         assert lines[-1]["result"]["packets_received"] > 0
         assert answer.finish(interrupt=True) == OK
