@@ -48,8 +48,8 @@ const EVENTS: usize = 1024;
 const DATAGRAM_LIMIT: usize = 65_535;
 /// How often the sound card is asked whether it still works.
 const CARD_CHECK: Duration = Duration::from_secs(1);
-/// The lowest real-time priority: enough that no program of the same machine, our own interpreter included, keeps its time
-/// slice of several ms while a tick is due. Allowed to root, or with RLIMIT_RTPRIO; the kernel keeps 5 % for everybody else.
+/// The lowest real-time priority: enough that no program of the machine, our own interpreter included, keeps its slice of
+/// several ms while a tick is due. Allowed to root, or with RLIMIT_RTPRIO; the kernel keeps 5 % for everybody else.
 #[cfg(target_os = "linux")]
 const REAL_TIME: i32 = 1;
 /// Where that is not allowed: how many nice levels before others (RLIMIT_NICE).
@@ -150,8 +150,8 @@ impl MediaThread {
         }
     }
 
-    /// How long to poll before the next half of a tick. A poll counts whole milliseconds and rounds up, which the peer would see
-    /// as jitter: so it gets the whole ones, and what is left (packets may wait that long) is slept exactly.
+    /// How long to poll before the next half of a tick. A poll counts whole milliseconds and rounds up, which the peer
+    /// would see as jitter: so it gets the whole ones, and what is left (packets may wait that long) is slept exactly.
     fn until_due(&self) -> Duration {
         let wait = self.send_at.unwrap_or(self.next_tick).saturating_duration_since(Instant::now());
         let fraction = Duration::from_nanos(u64::from(wait.subsec_nanos() % 1_000_000));
