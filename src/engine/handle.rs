@@ -1,6 +1,6 @@
 //! The handle applications hold.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -131,7 +131,14 @@ impl Engine {
         let addresses =
             Addresses { udp: udp.as_ref().map(|(_, local)| *local), tcp: tcp.as_ref().map(|(_, local)| *local) };
         let local = addresses.udp.map(|address| (Transport::Udp, address)).into_iter();
-        let local = local.chain(addresses.tcp.map(|address| (Transport::Tcp, address))).collect();
+        let mut local: Vec<_> = local.chain(addresses.tcp.map(|address| (Transport::Tcp, address))).collect();
+        if bind_ip == IpAddr::from(Ipv6Addr::UNSPECIFIED) && options.advertised_ip.is_none() {
+            // These sockets hear both families; an IPv4 peer has to find an IPv4 address in our Contact.
+            let ipv4 = default_address(false);
+            let mapped = |(transport, address): &(Transport, SocketAddr)| (*transport, (ipv4, address.port()).into());
+            let both: Vec<_> = local.iter().map(mapped).collect();
+            local.extend(both);
+        }
 
         let events = Arc::new(EventQueue::new());
         events.post_engine(EventKind::EngineWillStart);

@@ -109,7 +109,7 @@ impl Core {
     pub fn local_address(&self, transport: Transport, peer: Option<SocketAddr>) -> Option<SocketAddr> {
         let mut all = self.config.local.iter().filter(|(of, _)| *of == transport).map(|(_, address)| *address);
         let first = all.clone().next();
-        peer.and_then(|peer| all.find(|address| address.is_ipv4() == peer.is_ipv4())).or(first)
+        peer.and_then(|peer| all.find(|address| address.is_ipv4() == peer.ip().to_canonical().is_ipv4())).or(first)
     }
 
     /// A new Via of ours for a request on this flow.

@@ -137,4 +137,7 @@ def test_ipv6_and_both_families_at_once(listen: str, called: str) -> None:
         code, lines, errors = run("call", f"sip:x@{called}:{port}", "--seconds", "0.5")
         assert code == OK, (lines[-1], errors)
         assert lines[-1]["result"]["packets_received"] > 0
+        answer.wait_for("SIPSessionDidStart")  # the ACK found its way
+        answer.wait_for("SIPSessionDidEnd")
         assert answer.finish(interrupt=True) == OK
+    assert answer.result == {"answered": 1, "failed": 0}
