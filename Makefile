@@ -51,11 +51,11 @@ test-python: build
 	@$(BIN)/python -m pytest -q -rs tests/python tests/interop
 
 lint: $(VENV)/.tools build
-	$(call say,Formatting, clippy, types and licences (one to two minutes))
+	$(call say,Formatting and clippy and types and licences (one to two minutes))
 	@cargo fmt --all --check
 	@cargo clippy --locked --quiet --all-targets --features python -- -D warnings
-	@$(BIN)/ruff check python tests examples tools
-	@$(BIN)/ruff format --check python tests examples tools
+	@$(BIN)/ruff check python tests examples tools benches
+	@$(BIN)/ruff format --check python tests examples tools benches
 	@$(BIN)/mypy --strict python/sipwire
 	@$(BIN)/python -m mypy.stubtest sipwire._core
 	@$(BIN)/python tools/check_dependencies.py
