@@ -44,6 +44,7 @@ test: test-rust test-python
 
 test-rust: $(VENV)/.tools
 	$(call say,Rust tests (two to four minutes the first time))
+	@$(BIN)/python tools/build_backend.py --debug
 	@cargo test --locked --quiet
 
 test-python: build
