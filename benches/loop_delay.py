@@ -2,9 +2,9 @@
 
 `loop_delay.py CODEC RATE` prints JSON: median, p99 (ms) and count. `loop_delay.py echo PORT RATE` is the remote side.
 
-Where it goes with 20 ms frames: half a frame until the line takes what was written, one frame at each side's grid, a
-frame of jitter buffer each way in part, 5 ms for the echo to answer within the tick, and 1.25 to 5 ms for each conversion
-where RATE is not the codec's.
+Where it goes with 20 ms frames: half a frame until the line takes what was written, one frame at each side's grid,
+part of a frame of jitter buffer each way, 5 ms for the echo to answer within the tick, and 1.25 to 5 ms for each
+conversion where RATE is not the codec's.
 """
 
 from __future__ import annotations
