@@ -170,7 +170,7 @@ def test_garbage_harms_neither_the_call_nor_the_next_ones(pair: Pair, tmp_path: 
         assert session.audio.statistics.lost == 0
         wav = read_wav(path)
         assert wav.seconds > SECONDS - 0.5
-        assert_tone(wav, 500, snr_db=6)
+        assert_tone(wav, 500, snr_db=20)
         assert _core.find_breaks(wav.samples, wav.rate) == ([], []), f"in what {session} heard"
     for engine in (pair.caller, pair.callee):
         stats = engine.stats()
