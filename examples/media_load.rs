@@ -47,7 +47,7 @@ fn main() -> Result<(), Failure> {
         }
         for engine in [&caller, &callee] {
             for timed in engine.next_events(1000, Duration::from_millis(1)) {
-                match (timed.event.kind, timed.event.session) {
+                match (&timed.event.kind, timed.event.session()) {
                     (EventKind::SessionNewIncoming { .. }, Some(session)) => engine.accept(session, true, false)?,
                     (EventKind::SessionDidStart, Some(session)) => running.push((engine, session)),
                     (EventKind::SessionDidFail { code, reason, .. }, _) => println!("failed: {code} {reason}"),
@@ -115,13 +115,9 @@ fn engine(codec: CodecKind, rtp_port_range: (u16, u16)) -> Result<(Engine, Accou
         ..EngineOptions::default()
     })?;
     let account = engine.add_account(AccountSettings {
-        uri: Uri::parse(b"sip:load@127.0.0.1")?,
-        display_name: None,
         catch_all: true,
-        outbound_proxy: None,
         srtp: SrtpPolicy::Disabled,
-        codecs: None,
-        symmetric_rtp: true,
+        ..AccountSettings::new(Uri::parse(b"sip:load@127.0.0.1")?)
     })?;
     Ok((engine, account))
 }

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use sipwire::engine::{Engine, EngineOptions};
 use sipwire::event::EventKind;
-use sipwire::media::SrtpPolicy;
 use sipwire::sip::uri::Uri;
 use sipwire::ua::AccountSettings;
 
@@ -27,22 +26,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         invite_rate_per_source: 100_000,
         ..EngineOptions::default()
     })?;
-    engine.add_account(AccountSettings {
-        uri: Uri::parse(b"sip:uas@127.0.0.1")?,
-        display_name: None,
-        catch_all: true,
-        outbound_proxy: None,
-        srtp: SrtpPolicy::Optional,
-        codecs: None,
-        symmetric_rtp: true,
-    })?;
+    engine
+        .add_account(AccountSettings { catch_all: true, ..AccountSettings::new(Uri::parse(b"sip:uas@127.0.0.1")?) })?;
     println!("listening on {:?}", engine.addresses());
 
     let (end, mut calls) = (Instant::now() + Duration::from_secs(seconds), 0u64);
     let before = cpu_time();
     while Instant::now() < end {
         for timed in engine.next_events(256, Duration::from_millis(200)) {
-            match (timed.event.kind, timed.event.session) {
+            match (&timed.event.kind, timed.event.session()) {
                 (EventKind::SessionNewIncoming { streams }, Some(session)) => {
                     if let Err(error) = engine.accept(session, streams.audio, false) {
                         eprintln!("{error}");

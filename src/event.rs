@@ -22,6 +22,20 @@ pub struct AccountId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+/// Names a subscription or publication of one engine; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u64);
+
+/// Whose notification an event is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Sender {
+    #[default]
+    Engine,
+    Session(SessionId),
+    Account(AccountId),
+    Subscription(SubscriptionId),
+}
+
 /// The states of the Middleware API's session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SessionState {
@@ -128,18 +142,29 @@ pub struct AudioSnapshot {
     pub recording_file_name: Option<PathBuf>,
 }
 
-/// One thing that happened, in the order it happened. `session` is the sender, `None` for the engine itself.
+/// One thing that happened, in the order it happened.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Event {
-    pub session: Option<SessionId>,
-    /// The session right after the event.
+    pub sender: Sender,
+    /// The session right after the event, when it is the sender.
     pub snapshot: Option<Arc<Snapshot>>,
     pub kind: EventKind,
+}
+
+impl Event {
+    /// The session it is about; `None` for any other sender.
+    pub fn session(&self) -> Option<SessionId> {
+        match self.sender {
+            Sender::Session(session) => Some(session),
+            Sender::Engine | Sender::Account(_) | Sender::Subscription(_) => None,
+        }
+    }
 }
 
 /// What happened. Names and data keys: `session-api` §1.3 and `python-api`; `src/python` holds the table to Python.
 #[derive(Clone, Debug, PartialEq)]
 pub enum EventKind {
+    // --- sessions ---
     SessionChangedState {
         prev_state: SessionState,
         state: SessionState,
@@ -198,6 +223,7 @@ pub enum EventKind {
     SessionAudioUnderrun {
         missing_ms: u32,
     },
+    // --- requests outside sessions ---
     /// The answer to an application's OPTIONS: a final code (408 when none came) and the round trip in seconds.
     OptionsDidAnswer {
         request: RequestId,
@@ -205,6 +231,9 @@ pub enum EventKind {
         reason: Arc<str>,
         rtt: Option<f64>,
     },
+    // --- accounts and their registrations ---
+    // --- subscriptions and publications ---
+    // --- the engine ---
     EngineWillStart,
     EngineDidStart,
     EngineDidFail {

@@ -695,7 +695,7 @@ fn options_tells_what_we_can_do_in_and_out_of_a_dialog() {
 #[test]
 fn a_hundred_calls_of_one_source_are_a_hundred_calls() {
     let mut net = net(100);
-    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session) {
+    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session()) {
         (sipwire::event::EventKind::SessionNewIncoming { .. }, Some(session)) => {
             vec![(std::time::Duration::from_millis(300), Action::Reject(session, 486))]
         }

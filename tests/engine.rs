@@ -34,13 +34,8 @@ impl Peer {
             ..EngineOptions::default()
         };
         let mut settings = AccountSettings {
-            uri: Uri::parse(b"sip:peer@127.0.0.1").expect("a URI"),
-            display_name: None,
             catch_all: true,
-            outbound_proxy: None,
-            srtp: SrtpPolicy::Optional,
-            codecs: None,
-            symmetric_rtp: true,
+            ..AccountSettings::new(Uri::parse(b"sip:peer@127.0.0.1").expect("a URI"))
         };
         change(&mut options, &mut settings);
         let engine = Engine::start(options).expect("free ports on loopback");
@@ -83,7 +78,7 @@ impl Peer {
 
     fn incoming(&mut self) -> SessionId {
         let event = self.wait("incoming call", |kind| matches!(kind, EventKind::SessionNewIncoming { .. }));
-        event.session.expect("a session event")
+        event.session().expect("a session event")
     }
 
     fn started(&mut self) -> Event {
@@ -595,7 +590,7 @@ fn stop_ends_calls_finishes_recordings_and_tells_the_peer() {
     }
     let mut caller = caller;
     for (number, _) in calls.iter().enumerate() {
-        let session = caller.started().session.expect("a session event");
+        let session = caller.started().session().expect("a session event");
         caller
             .engine
             .start_recording(session, &folder.path(&format!("{number}.wav")), RecordingLayout::Mix)
@@ -618,7 +613,7 @@ fn stop_ends_calls_finishes_recordings_and_tells_the_peer() {
         hound::WavReader::open(folder.path(&format!("{number}.wav"))).expect("a finished wav file");
     }
     let ended = caller.wait("end", |kind| matches!(kind, EventKind::EngineDidEnd));
-    assert_eq!(ended.session, None);
+    assert_eq!(ended.session(), None);
     assert!(caller.engine.next_events(10, PATIENCE).is_empty(), "at once, and nothing after the end");
     assert!(!caller.engine.is_running());
     assert_eq!(caller.engine.end(ringing, None), Err(EngineError::Stopped));

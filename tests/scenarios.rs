@@ -113,7 +113,7 @@ fn both_sides_agree_on_codec_addresses_and_directions() {
 #[test]
 fn two_hundred_calls_at_once_between_two_user_agents() {
     let mut net = SimNet::pair(5);
-    net.nodes[BOB].react = Some(Box::new(|event, random| match (&event.kind, event.session) {
+    net.nodes[BOB].react = Some(Box::new(|event, random| match (&event.kind, event.session()) {
         (EventKind::SessionNewIncoming { .. }, Some(session)) => {
             vec![(Duration::from_millis(random.random_range(0..2_000)), Action::Accept(session))]
         }
@@ -370,7 +370,7 @@ fn hanging_up_at_any_moment_leaves_nothing() {
             for ms in 0..150 {
                 let mut net = SimNet::pair(ms);
                 let alice = net.call(ALICE, BOB, transport);
-                net.nodes[BOB].react = Some(Box::new(move |event, _| match (&event.kind, event.session) {
+                net.nodes[BOB].react = Some(Box::new(move |event, _| match (&event.kind, event.session()) {
                     (EventKind::SessionNewIncoming { .. }, Some(session)) => {
                         let mut plan = vec![(Duration::from_millis(40), Action::Accept(session))];
                         if node == BOB {
@@ -549,7 +549,7 @@ fn random_call(seed: u64, loss: u32, traced: bool) -> Result<Outcome, String> {
     net.add("bob", |config| config.auto_ring = plan.auto_ring);
     let of_bob = plan.clone();
     net.nodes[BOB].react = Some(Box::new(move |event, _| {
-        let (EventKind::SessionNewIncoming { .. }, Some(session)) = (&event.kind, event.session) else {
+        let (EventKind::SessionNewIncoming { .. }, Some(session)) = (&event.kind, event.session()) else {
             return Vec::new();
         };
         let mut actions = vec![(of_bob.callee_ends_after, Action::End(session))];
@@ -670,7 +670,7 @@ fn four_thousand_calls_at_0_to_30_percent_loss() {
 /// What bob's application does with each call for `play` and after: takes most, and ends all of them in time.
 fn takes_calls(net: &mut SimNet, node: usize, longest: Duration) {
     net.nodes[node].react = Some(Box::new(move |event, random| {
-        let (EventKind::SessionNewIncoming { .. }, Some(session)) = (&event.kind, event.session) else {
+        let (EventKind::SessionNewIncoming { .. }, Some(session)) = (&event.kind, event.session()) else {
             return Vec::new();
         };
         let answer = match random.random_range(0..8) {
@@ -761,7 +761,7 @@ fn over_a_satellite_a_call_is_set_up_within_4_round_trips() {
     let one_way = Duration::from_millis(350);
     let mut net = SimNet::pair(61);
     net.link = Link { delay: (one_way, one_way), ..Link::PERFECT };
-    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session) {
+    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session()) {
         (EventKind::SessionNewIncoming { .. }, Some(session)) => vec![(Duration::ZERO, Action::Accept(session))],
         _ => Vec::new(),
     }));
@@ -776,7 +776,7 @@ fn over_a_satellite_a_call_is_set_up_within_4_round_trips() {
 fn five_thousand_calls_without_an_ack_are_forgotten() {
     let mut net = SimNet::pair(62);
     let carol = net.add_raw("carol");
-    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session) {
+    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session()) {
         (EventKind::SessionNewIncoming { .. }, Some(session)) => vec![(Duration::ZERO, Action::Accept(session))],
         _ => Vec::new(),
     }));

@@ -58,7 +58,7 @@ impl Bench {
         while let Some(output) = self.ua.poll_output() {
             match output {
                 Output::Event(event) => {
-                    if let (EventKind::SessionNewIncoming { .. }, Some(session)) = (&event.kind, event.session) {
+                    if let (EventKind::SessionNewIncoming { .. }, Some(session)) = (&event.kind, event.session()) {
                         self.sessions.push(session);
                     }
                 }

@@ -207,9 +207,12 @@ class Engine:
         """Transport → (host, port)."""
 
     def stats(self) -> EngineStats: ...
-    def next_events(self, limit: int, timeout: float) -> list[tuple[int | None, str, Any, float, Snapshot | None]]:
+    def next_events(
+        self, limit: int, timeout: float
+    ) -> list[tuple[tuple[int, int], str, Any, float, Snapshot | None]]:
         """Waits up to ``timeout`` seconds for events and gives at most ``limit``, oldest first:
-        (session, name, data, seconds since 1970, snapshot)."""
+        (sender, name, data, seconds since 1970, snapshot). A sender is its kind and its number; kinds are 0 the engine,
+        1 a session, 2 an account, 3 a subscription."""
 
     def wake_events(self) -> None:
         """Makes a waiting ``next_events`` return at once."""

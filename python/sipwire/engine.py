@@ -31,6 +31,9 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Engine", "IncomingSessions", "OptionsAnswer", "OptionsRequest"]
 
+_SENDER_ENGINE, _SENDER_SESSION, _SENDER_ACCOUNT, _SENDER_SUBSCRIPTION = range(4)
+"""Kinds of senders, as the core numbers them."""
+
 _BATCH = 1000
 """Notifications taken from the core at once: enough to make taking cheap, few enough to start delivering soon."""
 
@@ -417,14 +420,19 @@ class Engine:
                 events = core.next_events(_BATCH, 60.0)
                 if len(events) == _BATCH:
                     lags = self._warn_of_lag(core, lags)
-                for number, name, data, timestamp, snapshot in events:
+                for (kind, number), name, data, timestamp, snapshot in events:
                     notification = Notification(name, self, data)
                     notification.timestamp = timestamp
-                    if number is None:
+                    if kind == _SENDER_ENGINE:
                         if name == "SIPOptionsDidAnswer":
                             self._answered(data)
                         self._deliver(center, notification)
-                    else:
+                    elif kind == _SENDER_ACCOUNT:
+                        account = self._account_numbers.get(number)
+                        if account is not None:
+                            notification.sender = account
+                            self._deliver(center, notification)
+                    elif kind == _SENDER_SESSION:
                         session = self._session(number, snapshot)
                         if session is not None:
                             notification.sender = session

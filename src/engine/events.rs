@@ -60,7 +60,7 @@ impl EventQueue {
     }
 
     pub fn post_engine(&self, kind: EventKind) {
-        self.post(Event { session: None, snapshot: None, kind });
+        self.post(Event { sender: crate::event::Sender::Engine, snapshot: None, kind });
     }
 
     pub fn wake(&self) {

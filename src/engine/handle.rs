@@ -379,7 +379,11 @@ impl Engine {
         let Some(snapshot) = self.snapshot(session)? else { return Ok(0) };
         for _ in 0..count {
             let kind = EventKind::SessionGotDTMF { digit: '5' };
-            self.shared.events.post(Event { session: Some(session), snapshot: Some(snapshot.clone()), kind });
+            self.shared.events.post(Event {
+                sender: crate::event::Sender::Session(session),
+                snapshot: Some(snapshot.clone()),
+                kind,
+            });
         }
         Ok(count)
     }

@@ -427,7 +427,7 @@ impl Lane {
 
     fn post(&mut self, mut event: Event, now: Instant) {
         let at = SystemTime::now();
-        if let (Some(session), Some(snapshot)) = (event.session, &mut event.snapshot) {
+        if let (Some(session), Some(snapshot)) = (event.session(), &mut event.snapshot) {
             let starts = event.kind == EventKind::SessionWillStart;
             let over = snapshot.state == SessionState::Terminated;
             if starts || over {

@@ -247,7 +247,7 @@ impl Streams {
     pub fn arrived(&mut self, id: ConnectionId) -> Option<(Flow, SocketAddr)> {
         let connection = self.connections.get_mut(&id)?;
         connection.unanswered.clear();
-        Some((Flow { transport: Transport::Tcp, remote: connection.peer, connection: Some(id) }, connection.local))
+        Some((Flow { connection: Some(id), ..Flow::to(Transport::Tcp, connection.peer) }, connection.local))
     }
 
     pub fn connected(&mut self, id: ConnectionId, local: SocketAddr) {

@@ -115,14 +115,15 @@ impl TryFrom<Settings> for AccountSettings {
             CodecKind::from_name(&name)
                 .ok_or_else(|| engine_error(format!("audio_codec_list: codec {name:?} is unknown")))
         };
+        let uri = settings.uri.0;
         Ok(Self {
-            uri: settings.uri.0,
             display_name: settings.display_name,
             catch_all: settings.catch_all,
             outbound_proxy: settings.outbound_proxy.map(convert::route).transpose()?,
             srtp,
             codecs: settings.audio_codec_list.map(|names| names.into_iter().map(codec).collect()).transpose()?,
             symmetric_rtp: settings.symmetric,
+            ..Self::new(uri)
         })
     }
 }
@@ -174,7 +175,7 @@ impl PyEngine {
     }
 
     /// Waits up to `timeout` seconds for events and gives at most `limit`, oldest first:
-    /// (session, name, data, seconds since 1970, snapshot).
+    /// (sender, name, data, seconds since 1970, snapshot).
     fn next_events<'py>(&self, py: Python<'py>, limit: usize, timeout: f64) -> PyResult<Vec<Posted<'py>>> {
         let timeout = convert::seconds(timeout)?;
         let events = py.detach(|| self.0.next_events(limit, timeout));

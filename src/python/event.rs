@@ -13,7 +13,7 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 use super::convert;
 use super::snapshot::PySnapshot;
 use crate::engine::TimedEvent;
-use crate::event::{EventKind, Originator, RequestId, Route, SessionState, Streams};
+use crate::event::{EventKind, Originator, RequestId, Route, Sender, SessionState, Streams};
 use crate::sip::transport::Transport;
 
 /// Each row gives the variant and the keys of its data; the name is "SIP" and the variant. The compiler sees to it that
@@ -38,6 +38,7 @@ macro_rules! table {
 }
 
 table! {
+    // --- sessions ---
     SessionChangedState { prev_state, state }
     SessionNewIncoming { streams }
     SessionNewOutgoing { streams }
@@ -58,7 +59,11 @@ table! {
     SessionGotStreamUpdate { streams }
     SessionDidChangeRoute { route, code, reason }
     SessionAudioUnderrun { missing_ms }
+    // --- requests outside sessions ---
     OptionsDidAnswer { request, code, reason, rtt }
+    // --- accounts and their registrations ---
+    // --- subscriptions and publications ---
+    // --- the engine ---
     EngineWillStart {}
     EngineDidStart {}
     EngineDidFail { error }
@@ -68,8 +73,9 @@ table! {
     EngineGotException { error }
 }
 
-/// What the dispatcher gets: session, name, data, seconds since 1970, snapshot.
-pub type Posted<'py> = (Option<u64>, Bound<'py, PyString>, Bound<'py, PyAny>, f64, Option<PySnapshot>);
+/// What the dispatcher gets: sender (its kind and number), name, data, seconds since 1970, snapshot.
+/// Kinds of senders: 0 the engine, 1 a session, 2 an account, 3 a subscription.
+pub type Posted<'py> = ((u8, u64), Bound<'py, PyString>, Bound<'py, PyAny>, f64, Option<PySnapshot>);
 
 /// Turns one event into a notification.
 pub fn notification<'py>(py: Python<'py>, timed: TimedEvent) -> PyResult<Posted<'py>> {
@@ -89,7 +95,12 @@ pub fn notification<'py>(py: Python<'py>, timed: TimedEvent) -> PyResult<Posted<
     let (name, class) = &classes[row as usize];
     let data = class.bind(py).call1(values)?;
     Ok((
-        timed.event.session.map(|session| session.0),
+        match timed.event.sender {
+            Sender::Engine => (0, 0),
+            Sender::Session(session) => (1, session.0),
+            Sender::Account(account) => (2, account.0),
+            Sender::Subscription(subscription) => (3, subscription.0),
+        },
         name.bind(py).clone(),
         data,
         at,

@@ -15,6 +15,7 @@
 
 mod ending;
 mod established;
+mod in_dialog;
 mod incoming;
 mod media;
 mod outgoing;
@@ -37,7 +38,7 @@ use self::media::Media;
 use self::outgoing::Outgoing;
 pub(crate) use self::outgoing::{check_callee, is_sdp, name_addr};
 use self::recording::Recording;
-use crate::event::{AccountId, Event, EventKind, Originator, SessionId, SessionState, Snapshot};
+use crate::event::{AccountId, Event, EventKind, Originator, Sender, SessionId, SessionState, Snapshot};
 use crate::sdp::negotiation::Negotiator;
 use crate::sip::headers::Params;
 use crate::sip::message::{HeaderName, Message};
@@ -146,7 +147,7 @@ impl Session {
     fn post(&mut self, kind: EventKind, core: &mut Core) {
         debug_assert!(!self.over, "{kind:?} after DidEnd");
         let snapshot = Some(Arc::clone(&self.snapshot));
-        core.outputs.push_back(Output::Event(Event { session: Some(self.id), snapshot, kind }));
+        core.outputs.push_back(Output::Event(Event { sender: Sender::Session(self.id), snapshot, kind }));
     }
 
     /// Changes attributes; the next event shows them.

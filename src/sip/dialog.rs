@@ -174,8 +174,7 @@ impl Dialog {
     }
 
     fn start(&self, method: &Method, number: u32, via: impl Display) -> Builder {
-        // A first hop that is no loose router wants to be named in the request line (RFC 3261 §12.2.1.1).
-        let strict = self.routes.first().and_then(|route| route_uri(route)).filter(|uri| uri.parameter("lr").is_none());
+        let strict = self.strict_route();
         let mut builder = match &strict {
             Some(first) => Builder::request(method, request_line_uri(first)),
             None => Builder::request(method, request_line_uri(&self.target)),
@@ -194,6 +193,11 @@ impl Dialog {
             .header("CSeq", format_args!("{number} {}", method.as_str()))
     }
 
+    /// A first hop that is no loose router: it wants to be named in the request line (RFC 3261 §12.2.1.1).
+    pub(crate) fn strict_route(&self) -> Option<Uri> {
+        self.routes.first().and_then(|route| route_uri(route)).filter(|uri| uri.parameter("lr").is_none())
+    }
+
     fn flow_to(&self, hop: &Uri) -> Flow {
         let named = hop.parameter("transport").flatten().and_then(Transport::from_name);
         let transport = match named {
@@ -205,7 +209,8 @@ impl Dialog {
         let remote = SocketAddr::new(ip, hop.port.unwrap_or_else(|| transport.default_port()));
         // A peer that connected to us usually listens nowhere: its connection is used while it lasts.
         let connection = self.flow.connection.filter(|_| transport == self.flow.transport);
-        Flow { transport, remote, connection }
+        let peer = self.flow.peer.filter(|_| connection.is_some() || remote == self.flow.remote);
+        Flow { transport, remote, connection, peer }
     }
 }
 

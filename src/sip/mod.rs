@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod dialog;
+pub mod digest;
 pub mod headers;
 pub mod message;
 mod names;

@@ -67,19 +67,26 @@ impl fmt::Display for Transport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(pub u64);
 
+/// Names who is to be at the other end of a connection of ours: an entry of [`crate::ua::peers`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerId(pub u32);
+
 /// The path a message takes: transport, the peer's address and, on streams, the connection it arrived on.
 ///
-/// A flow without a connection on a reliable transport asks the engine for any open connection to `remote`, or a new one.
+/// A flow without a connection on a reliable transport asks the engine for an open connection to `remote` (of that peer,
+/// when one is named), or a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Flow {
     pub transport: Transport,
     pub remote: SocketAddr,
     pub connection: Option<ConnectionId>,
+    /// Who a new TLS connection has to prove to be (RFC 5922) and a WebSocket asks for; `None`: its address.
+    pub peer: Option<PeerId>,
 }
 
 impl Flow {
     /// A flow that is not yet bound to a connection.
     pub fn to(transport: Transport, remote: SocketAddr) -> Self {
-        Self { transport, remote, connection: None }
+        Self { transport, remote, connection: None, peer: None }
     }
 }

@@ -68,13 +68,9 @@ mod tests {
 
     fn account(uri: &str, catch_all: bool) -> AccountSettings {
         AccountSettings {
-            uri: Uri::parse(uri.as_bytes()).expect("a URI"),
-            display_name: None,
             catch_all,
-            outbound_proxy: None,
             srtp: SrtpPolicy::Disabled,
-            codecs: None,
-            symmetric_rtp: true,
+            ..AccountSettings::new(Uri::parse(uri.as_bytes()).expect("a URI"))
         }
     }
 

@@ -10,10 +10,11 @@ use rand::rngs::StdRng;
 use super::accounts::Accounts;
 use super::forks::Forks;
 use super::limits::Limits;
+use super::peers::Peers;
 use super::routing::Queries;
 use super::timers::Timers;
 use super::{Output, UaConfig, UaStats, tokens};
-use crate::event::{AccountId, Event, EventKind, RequestId, SessionId};
+use crate::event::{AccountId, Event, EventKind, RequestId, Sender, SessionId, SubscriptionId};
 use crate::sip::build::{Builder, reason_phrase};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{Message, Method};
@@ -32,7 +33,12 @@ pub(crate) const ACCEPT: &str = "application/sdp";
 pub(crate) enum ClientUse {
     Invite(SessionId),
     Bye(SessionId),
-    Options(RequestId),
+    /// Any other request of a session inside its dialog.
+    InDialog(SessionId),
+    /// A request outside dialogs and sessions.
+    Exchange(RequestId),
+    /// A request inside the dialog of a subscription.
+    Subscription(SubscriptionId),
 }
 
 /// Names a copy of one request that came on several paths (RFC 3261 §8.2.2.2): From tag, Call-ID, CSeq number.
@@ -55,6 +61,7 @@ pub(crate) struct Core {
     pub timers: Timers,
     pub limits: Limits,
     pub queries: Queries,
+    pub peers: Peers,
     pub outputs: VecDeque<Output>,
     pub stats: UaStats,
     last_id: u64,
@@ -76,6 +83,7 @@ impl Core {
             timers: Timers::default(),
             limits: Limits::default(),
             queries: Queries::default(),
+            peers: Peers::default(),
             outputs: VecDeque::new(),
             stats: UaStats::default(),
             last_id: 0,
@@ -100,7 +108,12 @@ impl Core {
     }
 
     pub fn notify(&mut self, kind: EventKind) {
-        self.outputs.push_back(Output::Event(Event { session: None, snapshot: None, kind }));
+        self.notify_as(Sender::Engine, kind);
+    }
+
+    /// Posts an event of an account or a subscription.
+    pub fn notify_as(&mut self, sender: Sender, kind: EventKind) {
+        self.outputs.push_back(Output::Event(Event { sender, snapshot: None, kind }));
     }
 
     // --- our addresses -----------------------------------------------------------------------------------------------

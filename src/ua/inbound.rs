@@ -221,11 +221,18 @@ impl UserAgent {
                 self.core.clients.remove(&client);
                 self.with(id, |session, core| session.handle_bye_answered(core));
             }
-            ClientUse::Options(id) if status >= 200 => {
-                self.core.clients.remove(&client);
-                self.with_ping(id, |ping, core| ping.answered(response, core, now));
+            ClientUse::InDialog(id) => {
+                if status >= 200 {
+                    self.core.clients.remove(&client);
+                }
+                self.with(id, |session, core| session.handle_response(client, response, flow, core, now));
             }
-            ClientUse::Bye(_) | ClientUse::Options(_) => {}
+            ClientUse::Exchange(id) if status >= 200 => {
+                self.core.clients.remove(&client);
+                self.step_exchange(id, now, |exchange, core| exchange.handle_response(response, flow, core, now));
+            }
+            ClientUse::Subscription(_) => {}
+            ClientUse::Bye(_) | ClientUse::Exchange(_) => {}
         }
     }
 
@@ -245,9 +252,14 @@ impl UserAgent {
             Some(ClientUse::Bye(id)) => {
                 self.with(id, |session, core| session.handle_bye_answered(core));
             }
-            Some(ClientUse::Options(id)) => {
-                self.with_ping(id, |ping, core| ping.try_next(408, "Request Timeout", core, now));
+            Some(ClientUse::InDialog(id)) => {
+                self.with(id, |session, core| session.handle_no_response(client, 408, "Request Timeout", core, now));
             }
+            Some(ClientUse::Exchange(id)) => {
+                let why = "Request Timeout";
+                self.step_exchange(id, now, |exchange, core| exchange.handle_failure(408, why, core, now));
+            }
+            Some(ClientUse::Subscription(_)) => {}
             None => {}
         }
     }
@@ -260,9 +272,13 @@ impl UserAgent {
             Some(ClientUse::Bye(id)) => {
                 self.with(id, |session, core| session.handle_bye_answered(core));
             }
-            Some(ClientUse::Options(id)) => {
-                self.with_ping(id, |ping, core| ping.try_next(503, error, core, now));
+            Some(ClientUse::InDialog(id)) => {
+                self.with(id, |session, core| session.handle_no_response(client, 503, error, core, now));
             }
+            Some(ClientUse::Exchange(id)) => {
+                self.step_exchange(id, now, |exchange, core| exchange.handle_failure(503, error, core, now));
+            }
+            Some(ClientUse::Subscription(_)) => {}
             None => {}
         }
     }

@@ -5,10 +5,14 @@
 
 pub(crate) mod accounts;
 pub(crate) mod core;
+pub(crate) mod credentials;
+pub(crate) mod dialog_request;
+pub(crate) mod exchange;
 mod forks;
 mod inbound;
 mod limits;
 pub(crate) mod options;
+pub mod peers;
 pub(crate) mod routing;
 #[cfg(test)]
 mod tests;
@@ -25,15 +29,17 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 
 use self::core::{Core, warning_header};
-use self::options::Ping;
+use self::exchange::Exchange;
+use self::peers::Peer;
 use self::routing::{Asker, RouteWalk};
 use crate::event::{AccountId, Event, RequestId, Route, SessionId, SessionState, Snapshot};
 use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, RecordingLayout, SrtpPolicy};
 use crate::session::Session;
 use crate::session::table::Verb;
+use crate::sip::digest::{Algorithm, Credentials};
 use crate::sip::message::{Message, Method, ParseError};
 use crate::sip::transaction::{ClientId, reply_flow};
-use crate::sip::transport::{Flow, Transport};
+use crate::sip::transport::{Flow, PeerId, Transport};
 use crate::sip::uri::Uri;
 
 /// What holds for the whole user agent.
@@ -67,6 +73,56 @@ pub struct AccountSettings {
     /// `None`: the engine's.
     pub codecs: Option<Vec<CodecKind>>,
     pub symmetric_rtp: bool,
+    /// Answers to challenges; `None`: a challenge ends the request.
+    pub credentials: Option<Credentials>,
+    /// Algorithms a challenge is answered with, strongest first (RFC 8760).
+    pub digest_algorithms: Vec<Algorithm>,
+    /// Transports a look-up may lead to, in order of preference (RFC 3263 §4.1).
+    pub transports: Vec<Transport>,
+    /// `None`: the account does not register.
+    pub registration: Option<RegistrationSettings>,
+    /// Session-Expires of our calls (RFC 4028); `None`: no session timer unless the peer asks for one.
+    pub session_timer: Option<Duration>,
+    /// Provisional responses have to be reliable, in both roles (RFC 3262).
+    pub require_100rel: bool,
+    /// 3xx followed without asking the application, at most this many for one call; 0: the call fails with the code.
+    pub follow_redirects: u8,
+    /// Subscribe to message-summary while registered (RFC 3842).
+    pub message_summary: bool,
+}
+
+impl AccountSettings {
+    /// The defaults: no registrar, optional SRTP, a session timer of 30 minutes.
+    pub fn new(uri: Uri) -> Self {
+        Self {
+            uri,
+            display_name: None,
+            catch_all: false,
+            outbound_proxy: None,
+            srtp: SrtpPolicy::Optional,
+            codecs: None,
+            symmetric_rtp: true,
+            credentials: None,
+            digest_algorithms: vec![Algorithm::Sha512_256, Algorithm::Sha256, Algorithm::Md5],
+            transports: vec![Transport::Udp, Transport::Tcp, Transport::Tls],
+            registration: None,
+            session_timer: Some(Duration::from_secs(1800)),
+            require_100rel: false,
+            follow_redirects: 0,
+            message_summary: false,
+        }
+    }
+}
+
+/// How an account registers (RFC 3261 §10, RFC 5626).
+#[derive(Clone, Debug, PartialEq)]
+pub struct RegistrationSettings {
+    /// `None`: the domain of the account.
+    pub registrar: Option<Uri>,
+    /// What we ask for; the registrar decides.
+    pub expires: Duration,
+    /// Names this device across restarts: `urn:uuid:…` (RFC 5626 §4.1).
+    pub instance: Option<String>,
 }
 
 /// Arguments of [`UserAgent::connect`].
@@ -144,12 +200,13 @@ pub struct UserAgent {
     core: Core,
     /// By number, so that whatever concerns all of them happens in the order they began.
     sessions: BTreeMap<SessionId, Box<Session>>,
-    pings: BTreeMap<RequestId, Ping>,
+    /// Requests of ours outside of sessions and dialogs, by number.
+    exchanges: BTreeMap<RequestId, Exchange>,
 }
 
 impl UserAgent {
     pub fn new(config: UaConfig, random: StdRng) -> Self {
-        Self { core: Core::new(config, random), sessions: BTreeMap::new(), pings: BTreeMap::new() }
+        Self { core: Core::new(config, random), sessions: BTreeMap::new(), exchanges: BTreeMap::new() }
     }
 
     /// Changes hold from the next message on.
@@ -269,10 +326,8 @@ impl UserAgent {
         now: Instant,
     ) -> Result<RequestId, VerbError> {
         let walk = RouteWalk::new(routes, &self.core)?;
-        let mut ping = Ping::new(account, uri, walk, &mut self.core)?;
-        let id = ping.id();
-        ping.start(&mut self.core, now);
-        self.pings.insert(id, ping);
+        let ping = options::ping(account, uri, walk, &self.core)?;
+        let id = self.start_exchange(ping, now);
         self.drain_transactions(now);
         Ok(id)
     }
@@ -283,7 +338,7 @@ impl UserAgent {
         for id in ids {
             self.with(id, |session, core| session.end(None, core, now));
         }
-        self.pings.clear();
+        self.exchanges.clear();
         self.drain_transactions(now);
     }
 
@@ -321,7 +376,9 @@ impl UserAgent {
             Some(Asker::Session(id)) => {
                 self.with(id, |session, core| session.handle_resolved(addresses, core, now));
             }
-            Some(Asker::Ping(id)) => self.with_ping(id, |ping, core| ping.handle_resolved(addresses, core, now)),
+            Some(Asker::Exchange(id)) => {
+                self.step_exchange(id, now, |exchange, core| exchange.handle_resolved(addresses, core, now));
+            }
             None => {}
         }
         self.drain_transactions(now);
@@ -378,6 +435,11 @@ impl UserAgent {
         self.sessions.iter().filter(|(_, session)| session.is_active()).map(|(id, _)| *id).collect()
     }
 
+    /// Who [`Flow::peer`] means.
+    pub fn peer(&self, id: PeerId) -> Option<&Peer> {
+        self.core.peers.get(id)
+    }
+
     pub fn stats(&self) -> UaStats {
         let (client_transactions, server_transactions) = self.core.transactions.len();
         UaStats {
@@ -393,7 +455,7 @@ impl UserAgent {
     pub fn is_idle(&self) -> bool {
         let core = &self.core;
         self.sessions.is_empty()
-            && self.pings.is_empty()
+            && self.exchanges.is_empty()
             && core.transactions.is_empty()
             && core.clients.is_empty()
             && core.servers.is_empty()
@@ -421,14 +483,6 @@ impl UserAgent {
         {
             session.forget(&mut self.core);
             self.sessions.remove(&id);
-        }
-    }
-
-    fn with_ping(&mut self, id: RequestId, act: impl FnOnce(&mut Ping, &mut Core) -> bool) {
-        if let Some(ping) = self.pings.get_mut(&id)
-            && act(ping, &mut self.core)
-        {
-            self.pings.remove(&id);
         }
     }
 

@@ -15,7 +15,7 @@ const MAX_ADDRESSES: usize = 8;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
     Session(SessionId),
-    Ping(RequestId),
+    Exchange(RequestId),
 }
 
 /// Questions that the resolver has not answered.

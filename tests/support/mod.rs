@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use sipwire::event::{AccountId, Event, EventKind, Originator, Route, SessionId, SessionState, Streams};
-use sipwire::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, SrtpPolicy};
+use sipwire::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent};
 use sipwire::sip::message::Message;
 use sipwire::sip::stream::{Frame, StreamFramer};
 use sipwire::sip::transaction::ClientId;
@@ -168,15 +168,7 @@ pub fn config(address: SocketAddr) -> UaConfig {
 
 /// The account `sip:name@example.com`.
 pub fn account(name: &str) -> AccountSettings {
-    AccountSettings {
-        uri: uri(name),
-        display_name: None,
-        catch_all: false,
-        outbound_proxy: None,
-        srtp: SrtpPolicy::Optional,
-        codecs: None,
-        symmetric_rtp: true,
-    }
+    AccountSettings::new(uri(name))
 }
 
 impl SimNet {
@@ -299,7 +291,7 @@ impl SimNet {
     pub fn incoming(&self, node: usize) -> SessionId {
         let is_new = |(_, event): &&(Duration, Event)| matches!(event.kind, EventKind::SessionNewIncoming { .. });
         let found = self.nodes[node].events.iter().rev().find(is_new);
-        found.and_then(|(_, event)| event.session).unwrap_or_else(|| panic!("seed {}: no incoming call", self.seed))
+        found.and_then(|(_, event)| event.session()).unwrap_or_else(|| panic!("seed {}: no incoming call", self.seed))
     }
 
     /// Sends text with `\n` line ends from a raw node as one datagram.
@@ -519,7 +511,7 @@ impl SimNet {
                 };
                 framer.push(&bytes);
                 let id = ConnectionId(index as u64);
-                let flow = Flow { transport: Transport::Tcp, remote, connection: Some(id) };
+                let flow = Flow { connection: Some(id), ..Flow::to(Transport::Tcp, remote) };
                 let mut frames = Vec::new();
                 while let Some(frame) = framer.next_frame() {
                     frames.push(frame);
@@ -613,7 +605,7 @@ impl SimNet {
     /// The notifications of one session of a node, in words.
     pub fn words(&self, node: usize, session: SessionId) -> Vec<String> {
         let events = self.nodes[node].events.iter();
-        events.filter(|(_, event)| event.session == Some(session)).map(|(_, event)| word(&event.kind)).collect()
+        events.filter(|(_, event)| event.session() == Some(session)).map(|(_, event)| word(&event.kind)).collect()
     }
 
     /// Every notification of a node, in words.
@@ -788,7 +780,7 @@ impl SimNet {
         for node in &self.nodes {
             let mut sessions: BTreeMap<SessionId, (Vec<&Event>, Vec<&MediaCommand>)> = BTreeMap::new();
             for (_, event) in &node.events {
-                if let Some(session) = event.session {
+                if let Some(session) = event.session() {
                     sessions.entry(session).or_default().0.push(event);
                 }
             }

@@ -133,13 +133,10 @@ fn nobody_is_there_before_the_application_takes_calls() {
 fn a_catch_all_account_takes_every_user() {
     let mut phone = Lone::new();
     let settings = crate::ua::AccountSettings {
-        uri: uri("sip:all@192.0.2.1"),
-        display_name: None,
         catch_all: true,
-        outbound_proxy: None,
         srtp: crate::media::SrtpPolicy::Disabled,
-        codecs: None,
         symmetric_rtp: false,
+        ..crate::ua::AccountSettings::new(uri("sip:all@192.0.2.1"))
     };
     phone.side.ua.set_account(crate::event::AccountId(2), settings);
     phone.ask(&Draft { uri: "sip:anybody@elsewhere.example", ..Draft::invite() });

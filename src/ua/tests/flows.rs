@@ -98,13 +98,8 @@ fn play(name: &str, role: &str) -> Vec<String> {
     let first = parse(mine.2);
     let own = if first.is_request() { first.from() } else { first.to() };
     let settings = AccountSettings {
-        uri: own.unwrap().uri().unwrap(),
-        display_name: None,
-        catch_all: false,
-        outbound_proxy: None,
         srtp: crate::media::SrtpPolicy::Disabled,
-        codecs: None,
-        symmetric_rtp: true,
+        ..AccountSettings::new(own.unwrap().uri().unwrap())
     };
     player.side.ua.set_account(ACCOUNT, settings);
     let now = start();

@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::event::{AccountId, Event, EventKind, Originator, Route, SessionId, SessionState, Snapshot, Streams};
-use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, SrtpPolicy};
+use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent};
 use crate::sip::build::Builder;
 use crate::sip::message::Message;
 use crate::sip::transaction::ClientId;
@@ -118,15 +118,7 @@ impl Side {
     pub fn new(name: &str, at: &str, seed: u64) -> Self {
         let at = address(at);
         let mut ua = UserAgent::new(config(at), StdRng::seed_from_u64(seed));
-        let settings = AccountSettings {
-            uri: uri(&format!("sip:{name}@example.com")),
-            display_name: None,
-            catch_all: false,
-            outbound_proxy: None,
-            srtp: SrtpPolicy::Optional,
-            codecs: None,
-            symmetric_rtp: true,
-        };
+        let settings = AccountSettings::new(uri(&format!("sip:{name}@example.com")));
         ua.set_account(ACCOUNT, settings);
         Self {
             ua,
@@ -204,7 +196,8 @@ impl Side {
 
     /// Writes an event down and checks what must hold for every one (`session-api` §2.1).
     fn note(&mut self, event: Event) {
-        let Event { session, snapshot, kind } = event;
+        let session = event.session();
+        let Event { snapshot, kind, .. } = event;
         self.log.push(line(&kind));
         let Some(session) = session else { return };
         let snapshot = snapshot.expect("a session's event carries its snapshot");
