@@ -5,6 +5,7 @@
 pub mod build;
 pub mod dialog;
 pub mod digest;
+pub mod event_package;
 pub mod headers;
 pub mod message;
 mod names;
