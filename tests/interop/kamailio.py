@@ -108,6 +108,7 @@ request_route {{
   if (has_totag()) {{
     if (loose_route()) {{
       handle_ruri_alias();
+      if (uri =~ ";gr" && !lookup("location")) {{ t_newtran(); t_reply("404", "Not Found"); exit; }}
       if (is_method("NOTIFY|SUBSCRIBE")) record_route();
       t_on_reply("REPLY");
       t_relay();
