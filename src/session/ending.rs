@@ -12,7 +12,7 @@ use crate::sip::dialog::Dialog;
 use crate::sip::message::Message;
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::Flow;
-use crate::ua::core::{ClientUse, Core, reason_header};
+use crate::ua::core::{Core, reason_header};
 use crate::ua::timers::Timer;
 use crate::ua::{BYE_PATIENCE, VerbError};
 
@@ -82,7 +82,7 @@ impl Session {
                     // A re-INVITE of theirs we have answered: its ACK may be lost, BYE ends it all the same.
                     self.stop_2xx_timers(core);
                 }
-                core.send_bye(&mut dialog, reason, Some(ClientUse::Bye(self.id)), now);
+                core.send_bye(&mut dialog, Some(self.account), reason, Some(self.id), now);
                 ending.waits = Waits::Bye;
                 ending.dialog = Some(dialog);
             }
@@ -160,7 +160,7 @@ impl Session {
         let Some(mut dialog) = dialog else { return self.end_answered(core) };
         let Leg::Ending(ending) = &mut self.leg else { return };
         let reason = ending.reason.clone();
-        core.send_bye(&mut dialog, reason.as_deref(), Some(ClientUse::Bye(self.id)), now);
+        core.send_bye(&mut dialog, Some(self.account), reason.as_deref(), Some(self.id), now);
         ending.waits = Waits::Bye;
         ending.dialog = Some(dialog);
     }
@@ -191,12 +191,12 @@ impl Session {
         let Leg::Ending(ending) = &mut self.leg else { return };
         ending.unacked = None;
         let Some(dialog) = &mut ending.dialog else { return };
-        let (id, reason) = (self.id, ending.reason.clone());
+        let (id, account, reason) = (self.id, Some(self.account), ending.reason.clone());
         if self.over {
-            core.send_bye(dialog, reason.as_deref(), None, now);
+            core.send_bye(dialog, account, reason.as_deref(), None, now);
             self.leg = Leg::Over;
         } else {
-            core.send_bye(dialog, reason.as_deref(), Some(ClientUse::Bye(id)), now);
+            core.send_bye(dialog, account, reason.as_deref(), Some(id), now);
             ending.waits = Waits::Bye;
         }
     }

@@ -116,15 +116,7 @@ impl Session {
 
     /// The dialog a request belongs to.
     fn dialog_mut(&mut self, request: &Message) -> Option<&mut Dialog> {
-        let candidates = match &mut self.leg {
-            Leg::Outgoing(outgoing) => outgoing.early_dialogs(),
-            Leg::Incoming(incoming) => std::slice::from_mut(&mut incoming.dialog),
-            Leg::Answered(answered) => std::slice::from_mut(&mut answered.dialog),
-            Leg::Confirmed(confirmed) => std::slice::from_mut(&mut confirmed.dialog),
-            Leg::Ending(ending) => ending.dialog.as_mut_slice(),
-            Leg::Over => &mut [],
-        };
-        candidates.iter_mut().find(|dialog| dialog.matches_request(request))
+        self.our_dialogs().iter_mut().find(|dialog| dialog.matches_request(request))
     }
 
     // --- BYE ---------------------------------------------------------------------------------------------------------

@@ -264,7 +264,7 @@ impl Session {
         let late = unacked.offered.then(|| self.late_answer(ack));
         match late {
             Some(Err(error)) => {
-                core.send_bye(&mut dialog, Some(&error), None, now);
+                core.send_bye(&mut dialog, Some(self.account), Some(&error), None, now);
                 return self.fail(Failure::local(488, error), core);
             }
             Some(Ok(params)) => {
@@ -395,12 +395,12 @@ impl Session {
         match &self.leg {
             Leg::Answered(_) => {
                 let Leg::Answered(mut answered) = self.take_leg() else { return };
-                core.send_bye(&mut answered.dialog, Some(REASON), None, now);
+                core.send_bye(&mut answered.dialog, Some(self.account), Some(REASON), None, now);
                 self.fail(Failure::local(408, REASON), core);
             }
             Leg::Confirmed(_) => {
                 let Leg::Confirmed(mut confirmed) = self.take_leg() else { return };
-                core.send_bye(&mut confirmed.dialog, Some(REASON), None, now);
+                core.send_bye(&mut confirmed.dialog, Some(self.account), Some(REASON), None, now);
                 self.close_established(Originator::Local, Some(REASON.into()), core, now);
             }
             Leg::Ending(_) => self.bye_after_ack(core, now),

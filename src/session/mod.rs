@@ -31,6 +31,7 @@ use std::time::Instant;
 use self::ending::Ending;
 pub(crate) use self::established::required_extensions;
 use self::established::{Confirmed, Unacked};
+use self::in_dialog::Requests;
 use self::incoming::BadOffer;
 use self::incoming::{Answered, Incoming};
 pub(crate) use self::incoming::{Arrival, check_offer};
@@ -60,6 +61,8 @@ pub(crate) struct Session {
     leg: Leg,
     media: Media,
     recording: Recording,
+    /// Requests of ours inside the dialog that wait for their final answer.
+    requests: Requests,
     /// The source whose half-open calls this one counts among.
     half_open: Option<IpAddr>,
     merge_key: Option<MergeKey>,
@@ -96,6 +99,7 @@ impl Session {
             leg,
             media: Media::default(),
             recording: Recording::default(),
+            requests: Requests::default(),
             half_open: None,
             merge_key: None,
             over: false,

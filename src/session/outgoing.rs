@@ -327,7 +327,7 @@ impl Session {
             Err(error) => {
                 core.acknowledge(client, &dialog, seq);
                 let mut dialog = dialog;
-                core.send_bye(&mut dialog, Some(&error), None, now);
+                core.send_bye(&mut dialog, Some(self.account), Some(&error), None, now);
                 self.fail(Failure::local(488, error), core);
             }
         }

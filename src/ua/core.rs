@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 
 use super::accounts::Accounts;
+use super::dialog_request::DialogRequest;
 use super::forks::Forks;
 use super::limits::Limits;
 use super::peers::Peers;
@@ -32,7 +33,10 @@ pub(crate) const ACCEPT: &str = "application/sdp";
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ClientUse {
     Invite(SessionId),
-    Bye(SessionId),
+    /// BYE, and who waits for its answer.
+    Bye(Option<SessionId>),
+    /// A re-INVITE: like [`Self::InDialog`], and each 2xx is acknowledged as it comes again.
+    Reinvite(SessionId),
     /// Any other request of a session inside its dialog.
     InDialog(SessionId),
     /// A request outside dialogs and sessions.
@@ -43,6 +47,19 @@ pub(crate) enum ClientUse {
 
 /// Names a copy of one request that came on several paths (RFC 3261 §8.2.2.2): From tag, Call-ID, CSeq number.
 pub(crate) type MergeKey = (Box<[u8]>, Box<[u8]>, u32);
+
+/// BYEs kept for a challenge; above it one that is challenged ends there, and the peer's session timer ends its half.
+const MAX_FAREWELLS: usize = 4096;
+
+/// No account has this number.
+const NOBODY: AccountId = AccountId(0);
+
+/// A BYE on its way; the session it ends may be gone.
+#[derive(Debug)]
+pub(crate) struct Farewell {
+    dialog: Dialog,
+    request: DialogRequest,
+}
 
 /// The shared part of a user agent; a session borrows it for each step.
 #[derive(Debug)]
@@ -55,6 +72,7 @@ pub(crate) struct Core {
     /// INVITEs without a final answer yet.
     pub servers: BTreeMap<ServerId, SessionId>,
     pub forks: Forks,
+    pub farewells: BTreeMap<ClientId, Farewell>,
     /// Sessions by our tag: every message inside a dialog of ours carries it.
     pub tags: HashMap<Box<str>, SessionId>,
     pub merge_keys: HashMap<MergeKey, SessionId>,
@@ -78,6 +96,7 @@ impl Core {
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),
             forks: Forks::default(),
+            farewells: BTreeMap::new(),
             tags: HashMap::new(),
             merge_keys: HashMap::new(),
             timers: Timers::default(),
@@ -166,15 +185,45 @@ impl Core {
         client
     }
 
-    /// Ends a dialog of ours with BYE.
-    pub fn send_bye(&mut self, dialog: &mut Dialog, reason: Option<&str>, used: Option<ClientUse>, now: Instant) {
-        let flow = dialog.flow();
-        let via = self.via(flow);
-        let mut request = dialog.request(&Method::Bye, via).header("User-Agent", &self.config.user_agent);
+    /// Ends a dialog of ours with BYE; `waits` hears of its answer. A challenge is answered with the credentials of
+    /// `account`, even when the session is over by then.
+    pub fn send_bye(
+        &mut self,
+        dialog: &mut Dialog,
+        account: Option<AccountId>,
+        reason: Option<&str>,
+        waits: Option<SessionId>,
+        now: Instant,
+    ) {
+        let known = account.and_then(|account| self.accounts.get(account));
+        let has_credentials = known.is_some_and(|account| account.credentials.is_some());
+        let mut request = DialogRequest::new(Method::Bye, account.unwrap_or(NOBODY));
         if let Some(reason) = reason {
             request = request.header("Reason", reason_header(reason));
         }
-        self.send(request.finish(None), flow, used, now);
+        let client = request.send(dialog, ClientUse::Bye(waits), self, now);
+        if has_credentials && self.farewells.len() < MAX_FAREWELLS {
+            self.farewells.insert(client, Farewell { dialog: dialog.clone(), request });
+        }
+    }
+
+    /// A final answer to BYE, `None` when none came. True when it was a challenge and BYE is on its way again.
+    pub fn bye_answered(
+        &mut self,
+        client: ClientId,
+        waits: Option<SessionId>,
+        response: Option<&Message>,
+        now: Instant,
+    ) -> bool {
+        let Some(mut farewell) = self.farewells.remove(&client) else { return false };
+        let challenge = response.filter(|response| matches!(response.status(), Some(401 | 407)));
+        let Some(challenge) = challenge else { return false };
+        if farewell.request.challenged(challenge, self).is_err() {
+            return false;
+        }
+        let again = farewell.request.send(&mut farewell.dialog, ClientUse::Bye(waits), self, now);
+        self.farewells.insert(again, farewell);
+        true
     }
 
     /// Acknowledges a 2xx to the INVITE of this number, now and each time it is repeated.
@@ -197,7 +246,7 @@ impl Core {
     /// ACK and BYE for a fork that answered too late (RFC 3261 §13.2.2.4).
     pub fn refuse_fork(&mut self, client: ClientId, response: &Message, flow: Flow, now: Instant) {
         if let Some(mut dialog) = self.acknowledge_stray(client, response, flow) {
-            self.send_bye(&mut dialog, None, None, now);
+            self.send_bye(&mut dialog, None, None, None, now);
         }
     }
 

@@ -217,9 +217,24 @@ impl UserAgent {
                     self.take_unclaimed(client, response, flow, now);
                 }
             }
-            ClientUse::Bye(id) if status >= 200 => {
+            ClientUse::Bye(waits) if status >= 200 => {
                 self.core.clients.remove(&client);
-                self.with(id, |session, core| session.handle_bye_answered(core));
+                self.take_bye_answer(client, waits, Some(response), now);
+            }
+            ClientUse::Reinvite(id) => {
+                if (200..300).contains(&status) {
+                    self.core.forks.note(client, now);
+                    let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
+                    if let Some((flow, ack)) = self.core.forks.ack(client, tag) {
+                        return self.core.transmit(flow, ack);
+                    }
+                } else if status >= 300 {
+                    self.core.clients.remove(&client);
+                }
+                let known = self.with(id, |session, core| session.handle_response(client, response, flow, core, now));
+                if known.is_none_or(|known| !known) && (200..300).contains(&status) {
+                    self.core.acknowledge_stray(client, response, flow); // the call is over, BYE has left
+                }
             }
             ClientUse::InDialog(id) => {
                 if status >= 200 {
@@ -244,15 +259,21 @@ impl UserAgent {
         }
     }
 
+    fn take_bye_answer(&mut self, client: ClientId, waits: Option<SessionId>, answer: Option<&Message>, now: Instant) {
+        if !self.core.bye_answered(client, waits, answer, now)
+            && let Some(id) = waits
+        {
+            self.with(id, |session, core| session.handle_bye_answered(core));
+        }
+    }
+
     fn take_timeout(&mut self, client: ClientId, now: Instant) {
         match self.core.clients.remove(&client) {
             Some(ClientUse::Invite(id)) => {
                 self.with(id, |session, core| session.handle_invite_timed_out(client, core, now));
             }
-            Some(ClientUse::Bye(id)) => {
-                self.with(id, |session, core| session.handle_bye_answered(core));
-            }
-            Some(ClientUse::InDialog(id)) => {
+            Some(ClientUse::Bye(waits)) => self.take_bye_answer(client, waits, None, now),
+            Some(ClientUse::InDialog(id) | ClientUse::Reinvite(id)) => {
                 self.with(id, |session, core| session.handle_no_response(client, 408, "Request Timeout", core, now));
             }
             Some(ClientUse::Exchange(id)) => {
@@ -269,10 +290,8 @@ impl UserAgent {
             Some(ClientUse::Invite(id)) => {
                 self.with(id, |session, core| session.handle_invite_transport_failed(client, error, core, now));
             }
-            Some(ClientUse::Bye(id)) => {
-                self.with(id, |session, core| session.handle_bye_answered(core));
-            }
-            Some(ClientUse::InDialog(id)) => {
+            Some(ClientUse::Bye(waits)) => self.take_bye_answer(client, waits, None, now),
+            Some(ClientUse::InDialog(id) | ClientUse::Reinvite(id)) => {
                 self.with(id, |session, core| session.handle_no_response(client, 503, error, core, now));
             }
             Some(ClientUse::Exchange(id)) => {

@@ -460,6 +460,7 @@ impl UserAgent {
             && core.clients.is_empty()
             && core.servers.is_empty()
             && core.forks.is_empty()
+            && core.farewells.is_empty()
             && core.tags.is_empty()
             && core.merge_keys.is_empty()
             && core.timers.is_empty()
