@@ -231,6 +231,8 @@ pub enum MediaCommand {
     StopRecording,
     PauseRecording,
     ResumeRecording,
+    /// We hold the call: the peer hears silence until that ends. Players and writers go on unheard.
+    Hold(bool),
     /// Send one digit as RFC 4733 events.
     SendDtmf(char),
 }

@@ -37,6 +37,8 @@ pub(super) struct Call {
     encoder: SinkId,
     /// Everything connected to the encoder, …
     heard: Vec<SourceId>,
+    /// We hold the call.
+    held: bool,
     /// … and what of it is this call's own and goes with it.
     own: Vec<SourceId>,
     writers: Vec<Watched<SourceId>>,
@@ -97,6 +99,7 @@ impl Call {
             remote,
             encoder,
             heard: Vec::new(),
+            held: false,
             own: Vec::new(),
             writers: Vec::new(),
             tone: None,
@@ -254,12 +257,22 @@ impl Call {
     }
 
     fn gain(&self) -> f32 {
-        if self.view.muted() { 0.0 } else { 1.0 }
+        if self.held || self.view.muted() { 0.0 } else { 1.0 }
     }
 
     /// Silences everything the peer (and the recording's local side) hears, or ends that. Players and writers go on.
     pub fn set_muted(&mut self, muted: bool, graph: &mut Graph, now: Instant) {
         self.view.set_muted(muted);
+        self.set_gains(graph, now);
+    }
+
+    /// The same for a call we hold, whatever the application mutes.
+    pub fn set_held(&mut self, held: bool, graph: &mut Graph, now: Instant) {
+        self.held = held;
+        self.set_gains(graph, now);
+    }
+
+    fn set_gains(&mut self, graph: &mut Graph, now: Instant) {
         for source in self.heard.clone() {
             self.hear(source, graph, now);
         }

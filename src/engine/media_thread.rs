@@ -397,6 +397,7 @@ impl MediaThread {
                 }
             }
             MediaCommand::SendDtmf(digit) => call.send_dtmf(digit),
+            MediaCommand::Hold(held) => call.set_held(held, &mut self.graph, now),
             MediaCommand::PauseRecording => call.pause_recording(true),
             MediaCommand::ResumeRecording => call.pause_recording(false),
             MediaCommand::Open { .. }

@@ -51,6 +51,7 @@ impl Session {
         if let Leg::Ending(_) = self.leg {
             return; // the peer was first: only the recording is waited for
         }
+        self.abandon_changes(core, now);
         let end_reason: Option<Arc<str>> = reason.map(Into::into);
         self.change(|snapshot| snapshot.end_reason = end_reason.clone());
         self.set_state(SessionState::Terminating, core);
@@ -118,6 +119,7 @@ impl Session {
         core: &mut Core,
         now: Instant,
     ) {
+        self.abandon_changes(core, now);
         self.change(|snapshot| snapshot.end_reason = reason.clone());
         self.stop_2xx_timers(core);
         self.leg =

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rand::RngExt;
 
+use super::modify::Modify;
 use super::outgoing::{has_sdp, is_sdp, take_answer};
 use super::{BadOffer, Leg, Session, peer_reason, shown_sdp};
 use crate::event::{EventKind, Originator, SessionState};
@@ -24,11 +25,13 @@ pub(super) struct Confirmed {
     pub(super) dialog: Dialog,
     /// Their re-INVITE, answered with 2xx but not acknowledged yet.
     pub(super) unacked: Option<Unacked>,
+    /// What we want to change.
+    pub(super) modify: Modify,
 }
 
 impl Confirmed {
     pub(super) fn new(dialog: Dialog) -> Self {
-        Self { dialog, unacked: None }
+        Self { dialog, unacked: None, modify: Modify::default() }
     }
 }
 
@@ -85,7 +88,7 @@ impl Session {
         }
         match &mut self.leg {
             Leg::Answered(_) => self.acknowledged(ack, core, now),
-            Leg::Confirmed(_) => self.reinvite_acknowledged(ack, core),
+            Leg::Confirmed(_) => self.reinvite_acknowledged(ack, core, now),
             Leg::Ending(_) => self.bye_after_ack(core, now),
             Leg::Outgoing(_) | Leg::Incoming(_) | Leg::Over => {}
         }
@@ -140,13 +143,14 @@ impl Session {
         let verdict = match &self.leg {
             // Our own INVITE is open (RFC 3261 §14.2).
             Leg::Outgoing(_) => refuse(491),
+            Leg::Confirmed(confirmed) if confirmed.modify.is_open() => refuse(491),
             Leg::Confirmed(confirmed) if confirmed.unacked.is_none() => self.judge_offer(request, core),
             _ => retry_after(core),
         };
         match verdict {
             Verdict::Answer { sdp, params } => {
                 self.accept_reinvite(server, request, flow, &sdp, false, core, now);
-                self.apply(request, params, core);
+                self.apply_offer(request, params, core);
             }
             Verdict::Offer { sdp } => self.accept_reinvite(server, request, flow, &sdp, true, core, now),
             Verdict::Refresh => {}
@@ -159,6 +163,7 @@ impl Session {
         let verdict = match &self.leg {
             _ if request.body().is_empty() => Verdict::Refresh,
             Leg::Outgoing(_) => refuse(491),
+            Leg::Confirmed(confirmed) if confirmed.modify.is_open() => refuse(491),
             Leg::Confirmed(confirmed) if confirmed.unacked.as_ref().is_some_and(|unacked| unacked.offered) => {
                 refuse(491)
             }
@@ -181,7 +186,7 @@ impl Session {
             self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
         }
         if let Some(params) = params {
-            self.apply(request, params, core);
+            self.apply_offer(request, params, core);
         }
     }
 
@@ -246,22 +251,31 @@ impl Session {
         core.contact(self.account, flow, secure)
     }
 
-    fn reinvite_acknowledged(&mut self, ack: &Message, core: &mut Core) {
+    fn reinvite_acknowledged(&mut self, ack: &Message, core: &mut Core, now: Instant) {
         self.stop_2xx_timers(core);
         let Leg::Confirmed(confirmed) = &mut self.leg else { return };
         let Some(unacked) = confirmed.unacked.take() else { return };
         if !unacked.offered {
-            return;
+            return self.tell_changes(core, now);
         }
         match has_sdp(ack).then(|| take_answer(&mut self.negotiator, ack.body())) {
             Some(Ok(params)) => self.apply(ack, params, core),
             // No answer, or none we can use: what was agreed before holds.
             Some(Err(_)) | None => self.negotiator.roll_back(),
         }
+        self.tell_changes(core, now);
+    }
+
+    /// The same for an offer of theirs, which says of itself whether they hold us.
+    fn apply_offer(&mut self, offer: &Message, params: Option<AudioParams>, core: &mut Core) {
+        self.apply(offer, params, core);
+        if let Leg::Confirmed(confirmed) = &mut self.leg {
+            confirmed.modify.held_by_offer = self.snapshot.on_hold_by_remote;
+        }
     }
 
     /// Puts the outcome of a later offer/answer to work and tells what it means.
-    fn apply(&mut self, message: &Message, params: Option<AudioParams>, core: &mut Core) {
+    pub(super) fn apply(&mut self, message: &Message, params: Option<AudioParams>, core: &mut Core) {
         self.show_remote_sdp(message.body());
         let Some(params) = params else { return self.stop_audio(core) };
         let was_on_hold = self.snapshot.on_hold_by_remote;

@@ -1,8 +1,6 @@
 //! Requests of ours inside the session's dialog: sent, sent again with credentials, and their answers given to whoever
 //! asked. BYE is not among them, because it outlives the session ([`Core::send_bye`]).
 
-#![allow(dead_code, reason = "hold, refresh, INFO and REFER are its callers")]
-
 use std::time::Instant;
 
 use super::{Leg, Session};
@@ -21,8 +19,11 @@ const MAX_REQUESTS: usize = 32;
 /// What a request is for: decides who hears of its answer.
 #[derive(Debug)]
 pub(super) enum Purpose {
+    /// Our offer in a re-INVITE.
+    Reinvite,
     /// It tells that we are there: the rules for all of them are all there is to its answer.
-    Refresh,
+    #[cfg(test)]
+    Probe,
 }
 
 impl Purpose {
@@ -30,7 +31,9 @@ impl Purpose {
     /// own: a provisional response (PRACK), a subscription (NOTIFY) (RFC 5057 §5.1).
     fn is_about_the_dialog(&self) -> bool {
         match self {
-            Self::Refresh => true,
+            Self::Reinvite => true,
+            #[cfg(test)]
+            Self::Probe => true,
         }
     }
 }
@@ -66,6 +69,12 @@ impl Requests {
     fn take(&mut self, client: ClientId) -> Option<Pending> {
         let index = self.pending.iter().position(|pending| pending.client == client)?;
         Some(self.pending.remove(index))
+    }
+
+    /// Our re-INVITE, while it is open.
+    pub(super) fn reinvite(&self) -> Option<ClientId> {
+        let mut pending = self.pending.iter();
+        pending.find(|pending| matches!(pending.purpose, Purpose::Reinvite)).map(|pending| pending.client)
     }
 }
 
@@ -141,6 +150,9 @@ impl Session {
         }
         let code = response.status().unwrap_or_default();
         if code < 200 {
+            if code > 100 && self.requests.reinvite() == Some(client) {
+                self.reinvite_rings(core, now);
+            }
             return true;
         }
         let Some(mut pending) = self.requests.take(client) else { return false };
@@ -175,7 +187,9 @@ impl Session {
     fn take_answer_of(&mut self, purpose: Purpose, answer: &Answer<'_>, core: &mut Core, now: Instant) {
         let is_the_end = purpose.is_about_the_dialog() && matches!(answer.code, 408 | 481);
         match purpose {
-            Purpose::Refresh => {}
+            Purpose::Reinvite => self.reinvite_answered(answer, core, now),
+            #[cfg(test)]
+            Purpose::Probe => {}
         }
         if is_the_end {
             self.dialog_is_dead(answer, core, now);
@@ -197,6 +211,6 @@ impl Session {
 impl Session {
     /// Sends a request that means nothing.
     pub fn probe(&mut self, method: Method, core: &mut Core, now: Instant) -> Option<ClientId> {
-        self.request_in_dialog(DialogRequest::new(method, self.account), Purpose::Refresh, core, now)
+        self.request_in_dialog(DialogRequest::new(method, self.account), Purpose::Probe, core, now)
     }
 }

@@ -293,7 +293,9 @@ impl Session {
 
     fn confirm(&mut self, dialog: Dialog, core: &mut Core) {
         self.close_half_open(core);
-        self.leg = Leg::Confirmed(Box::new(Confirmed::new(dialog)));
+        let mut confirmed = Confirmed::new(dialog);
+        confirmed.modify.held_by_offer = self.snapshot.on_hold_by_remote;
+        self.leg = Leg::Confirmed(Box::new(confirmed));
         self.post(EventKind::SessionWillStart, core);
         self.establish(core);
     }
@@ -399,7 +401,7 @@ impl Session {
                 self.fail(Failure::local(408, REASON), core);
             }
             Leg::Confirmed(_) => {
-                let Leg::Confirmed(mut confirmed) = self.take_leg() else { return };
+                let Leg::Confirmed(confirmed) = &mut self.leg else { return };
                 core.send_bye(&mut confirmed.dialog, Some(self.account), Some(REASON), None, now);
                 self.close_established(Originator::Local, Some(REASON.into()), core, now);
             }

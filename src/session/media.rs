@@ -78,7 +78,8 @@ impl Session {
     /// What we can do with audio now; `None` while there is no socket.
     pub(super) fn local_audio(&self, core: &Core) -> Option<LocalAudio> {
         let Media::Open { local, .. } = &self.media else { return None };
-        Some(local_audio(*local, self.account, core))
+        let direction = Direction::new(true, !self.snapshot.on_hold_by_local);
+        Some(LocalAudio { direction, ..local_audio(*local, self.account, core) })
     }
 
     /// Puts what was negotiated to work; a mere refresh does not disturb the stream.

@@ -18,6 +18,7 @@ mod established;
 mod in_dialog;
 mod incoming;
 mod media;
+mod modify;
 mod outgoing;
 mod recording;
 pub mod table;
@@ -142,6 +143,8 @@ impl Session {
             Timer::NoAck => self.no_ack(core, now),
             Timer::Expires => self.expired(core, now),
             Timer::KeepRinging => self.keep_ringing(core, now),
+            Timer::OfferAgain => self.offer_again(core, now),
+            Timer::ReinviteRings => self.cancel_reinvite(core, now),
             Timer::Patience => self.lose_patience(core),
         }
     }

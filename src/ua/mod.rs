@@ -286,6 +286,15 @@ impl UserAgent {
         })
     }
 
+    /// Holds the call, or resumes it: told to the peer as soon as no other offer is open.
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, or without audio.
+    pub fn hold(&mut self, session: SessionId, hold: bool, now: Instant) -> Result<(), VerbError> {
+        let verb = if hold { Verb::Hold } else { Verb::Unhold };
+        self.verb(verb, session, now, |session, core| session.hold(hold, core, now))
+    }
+
     /// Records the call's audio. `path` is absolute.
     ///
     /// # Errors

@@ -16,11 +16,23 @@ pub(crate) enum Timer {
     Expires,
     /// Repeat the provisional response so that proxies go on waiting (RFC 3261 §13.3.1.1).
     KeepRinging,
+    /// An offer the peer has put off may leave again (RFC 3261 §14.1).
+    OfferAgain,
+    /// A re-INVITE of ours has rung for too long.
+    ReinviteRings,
     /// The end has taken long enough.
     Patience,
 }
 
-const KINDS: [Timer; 5] = [Timer::Resend2xx, Timer::NoAck, Timer::Expires, Timer::KeepRinging, Timer::Patience];
+const KINDS: [Timer; 7] = [
+    Timer::Resend2xx,
+    Timer::NoAck,
+    Timer::Expires,
+    Timer::KeepRinging,
+    Timer::OfferAgain,
+    Timer::ReinviteRings,
+    Timer::Patience,
+];
 
 /// Deadlines of all sessions; equal times fire in the order of sessions and kinds.
 #[derive(Debug, Default)]

@@ -212,8 +212,12 @@ impl Side {
                 assert_eq!(snapshot.failure.as_ref().map(|failure| failure.0), Some(*code));
             }
             EventKind::SessionDidEnd { .. } => assert_eq!(snapshot.state, SessionState::Terminated),
-            EventKind::SessionGotHoldRequest { .. } => assert!(snapshot.on_hold_by_remote),
-            EventKind::SessionGotUnholdRequest { .. } => assert!(!snapshot.on_hold_by_remote),
+            EventKind::SessionGotHoldRequest { originator: Originator::Remote } => assert!(snapshot.on_hold_by_remote),
+            EventKind::SessionGotHoldRequest { originator: Originator::Local } => assert!(snapshot.on_hold_by_local),
+            EventKind::SessionGotUnholdRequest { originator: Originator::Remote } => {
+                assert!(!snapshot.on_hold_by_remote);
+            }
+            EventKind::SessionGotUnholdRequest { originator: Originator::Local } => assert!(!snapshot.on_hold_by_local),
             _ => {}
         }
         assert_eq!(snapshot.state, *state, "the snapshot of {kind:?}");

@@ -53,6 +53,8 @@ fn ask(verb: Verb, net: &mut Pair, session: SessionId) -> Result<(), VerbError> 
         Verb::StartRecordingAudio => ua.start_recording(session, "/tmp/x.wav".into(), RecordingLayout::Mix, now),
         Verb::StopRecordingAudio => ua.stop_recording(session, now),
         Verb::SendDtmf => ua.send_dtmf(session, '5', now),
+        Verb::Hold => ua.hold(session, true, now),
+        Verb::Unhold => ua.hold(session, false, now),
     }
 }
 
@@ -73,6 +75,10 @@ fn every_cell_does_what_the_table_says() {
             assert_eq!(net.alice.snapshot().state, state);
             if row.verb == Verb::StopRecordingAudio && state == SessionState::Established {
                 ask(Verb::StartRecordingAudio, &mut net, session).unwrap();
+                net.run();
+            }
+            if row.verb == Verb::Unhold && state == SessionState::Established {
+                ask(Verb::Hold, &mut net, session).unwrap();
                 net.run();
             }
             net.alice.take_log();
