@@ -6,7 +6,7 @@ use super::stats::{QueueStats, TransportStats};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
-pub(super) struct Counter(AtomicU64);
+pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
     pub fn add(&self, count: u64) {
@@ -22,7 +22,7 @@ impl Counter {
 
 /// How full a queue was and what it refused; its depth is asked of the queue itself.
 #[derive(Debug, Default)]
-pub(super) struct QueueCounters {
+pub(crate) struct QueueCounters {
     high_water: AtomicUsize,
     refused: Counter,
 }
@@ -40,7 +40,8 @@ impl QueueCounters {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct TransportCounters {
+pub(crate) struct TransportCounters {
+    pub stream_input: QueueCounters,
     pub udp_received: Counter,
     pub udp_sent: Counter,
     pub udp_queued: Counter,

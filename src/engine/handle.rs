@@ -1,6 +1,6 @@
 //! The handle applications hold.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
@@ -17,12 +17,11 @@ use super::disk::NewRecording;
 use super::events::EventQueue;
 use super::media::{MediaPool, MediaView, ToSignalling};
 use super::signalling::{self, COMMAND_LIMIT, Command, Inputs, Lane, LaneCounters, LaneParts, MEDIA_EVENT_LIMIT};
-use super::sockets::{RtpPorts, bind_sip_tcp, bind_sip_udp, default_address, words};
-use super::streams::INPUT_LIMIT;
+use super::sockets::{RtpPorts, words};
+use super::transports::{Bound, INPUT_LIMIT};
 use super::{AudioHandle, EngineError, EngineOptions, EngineStats, lock};
 use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, Snapshot};
 use crate::media::{MediaCommand, RecordingLayout};
-use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
 use crate::ua::{AccountSettings, Connect, UaConfig, UaStats, UserAgent, VerbError};
 
@@ -97,49 +96,8 @@ impl Engine {
     /// [`EngineError::Option`] names the option or socket at fault: "udp_port 5060 on 127.0.0.1: address in use".
     pub fn start(options: EngineOptions) -> Result<Self, EngineError> {
         let ports = RtpPorts::new(options.rtp_port_range)?;
-        let bind_ip = options.local_ip.unwrap_or(Ipv4Addr::UNSPECIFIED.into());
-        let shown_ip = match (options.advertised_ip, bind_ip.is_unspecified()) {
-            (Some(advertised), _) => advertised,
-            (None, true) => default_address(bind_ip.is_ipv6()),
-            (None, false) => bind_ip,
-        };
-        let shown = |bound: std::io::Result<SocketAddr>, option: &'static str| match bound {
-            Ok(address) => Ok(SocketAddr::new(shown_ip, address.port())),
-            Err(error) => Err(EngineError::Option { option, what: words(&error) }),
-        };
-        let udp = match options.udp_port {
-            Some(port) => {
-                let socket = bind_sip_udp((bind_ip, port).into())?;
-                let local = shown(socket.local_addr(), "udp_port")?;
-                Some((socket, local))
-            }
-            None => None,
-        };
-        let tcp = match options.tcp_port {
-            Some(port) => {
-                // A free port: the UDP one when it is free for TCP too, so that the engine has one number to remember.
-                let same = udp.as_ref().filter(|_| port == 0).map(|(_, local)| local.port());
-                let listener = match same.and_then(|same| bind_sip_tcp((bind_ip, same).into()).ok()) {
-                    Some(listener) => listener,
-                    None => bind_sip_tcp((bind_ip, port).into())?,
-                };
-                let local = shown(listener.local_addr(), "tcp_port")?;
-                Some((listener, local))
-            }
-            None => None,
-        };
-        let addresses =
-            Addresses { udp: udp.as_ref().map(|(_, local)| *local), tcp: tcp.as_ref().map(|(_, local)| *local) };
-        let local = addresses.udp.map(|address| (Transport::Udp, address)).into_iter();
-        let mut local: Vec<_> = local.chain(addresses.tcp.map(|address| (Transport::Tcp, address))).collect();
-        if bind_ip == IpAddr::from(Ipv6Addr::UNSPECIFIED) && options.advertised_ip.is_none() {
-            // These sockets hear both families; an IPv4 peer has to find an IPv4 address in our Contact.
-            let ipv4 = default_address(false);
-            let mapped = |(transport, address): &(Transport, SocketAddr)| (*transport, (ipv4, address.port()).into());
-            let both: Vec<_> = local.iter().map(mapped).collect();
-            local.extend(both);
-        }
-
+        let bound = Bound::new(&options)?;
+        let (addresses, local) = (bound.addresses(), bound.local());
         let events = Arc::new(EventQueue::new());
         events.post_engine(EventKind::EngineWillStart);
         let counters = Arc::new(LaneCounters::default());
@@ -162,8 +120,7 @@ impl Engine {
         };
         let parts = LaneParts {
             ua: UserAgent::new(config, StdRng::from_rng(&mut random)),
-            udp,
-            tcp,
+            bound,
             bind_ip: options.local_ip,
             advertised_ip: options.advertised_ip,
             ports,
@@ -228,7 +185,7 @@ impl Engine {
             ua,
             commands: counters.commands.stats(shared.commands.len(), COMMAND_LIMIT),
             media_events: counters.media_events.stats(shared.media.waiting_events(), MEDIA_EVENT_LIMIT),
-            stream_input: counters.stream_input.stats(0, INPUT_LIMIT),
+            stream_input: counters.transport.stream_input.stats(0, INPUT_LIMIT),
             events: shared.events.stats(),
             transport: counters.transport.stats(),
             media,

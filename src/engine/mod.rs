@@ -9,7 +9,7 @@
 mod audio;
 mod call;
 mod calls;
-mod counters;
+pub(crate) mod counters;
 pub mod devices;
 mod disk;
 mod error;
@@ -22,9 +22,8 @@ mod resolver;
 mod signalling;
 mod sockets;
 mod stats;
-mod streams;
 mod trace;
-mod udp;
+pub(crate) mod transports;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

@@ -21,15 +21,12 @@ use super::events::EventQueue;
 use super::media::{MediaMessage, MediaPool};
 use super::resolver::{RESOLVED_LIMIT, Resolved, Resolver};
 use super::sockets::{Routes, RtpPorts};
-use super::streams::{INPUT_LIMIT, StreamInput, Streams};
 use super::trace::masked;
-use super::udp::Udp;
+use super::transports::{Arrival, Bound, Transports};
 use crate::event::{Event, EventKind, SessionId, SessionState, Snapshot};
 use crate::media::{LocalMedia, MediaCommand};
-use crate::sip::message::Message;
-use crate::sip::stream::Frame;
 use crate::sip::transaction::ClientId;
-use crate::sip::transport::{Flow, Transport};
+use crate::sip::transport::Flow;
 use crate::ua::{Output, UserAgent};
 
 /// Verbs that wait for the lane; each comes with a thread that waits for its answer, so this is threads of the program.
@@ -52,7 +49,6 @@ pub(super) struct LaneCounters {
     pub transport: Arc<TransportCounters>,
     pub commands: QueueCounters,
     pub media_events: Arc<QueueCounters>,
-    pub stream_input: QueueCounters,
     pub panics: Counter,
 }
 
@@ -66,8 +62,7 @@ pub(super) struct Inputs {
 /// What the lane is made of; moved into its thread.
 pub(super) struct LaneParts {
     pub ua: UserAgent,
-    pub udp: Option<(std::net::UdpSocket, SocketAddr)>,
-    pub tcp: Option<(std::net::TcpListener, SocketAddr)>,
+    pub bound: Bound,
     pub bind_ip: Option<std::net::IpAddr>,
     pub advertised_ip: Option<std::net::IpAddr>,
     pub ports: RtpPorts,
@@ -86,9 +81,7 @@ pub(super) struct Lane {
     pub prepared: HashMap<PathBuf, (SessionId, NewRecording)>,
     pub events: Arc<EventQueue>,
     counters: Arc<LaneCounters>,
-    udp: Option<Udp>,
-    udp_local: Option<SocketAddr>,
-    streams: Streams,
+    transports: Transports,
     resolver: Resolver,
     routes: Routes,
     ports: RtpPorts,
@@ -127,12 +120,6 @@ enum Phase {
     Over,
 }
 
-/// What tasks of the lane's own runtime bring.
-struct Arrivals {
-    streams: mpsc::Receiver<StreamInput>,
-    resolved: mpsc::Receiver<Resolved>,
-}
-
 /// Runs the lane until a stop; the thread's body.
 pub(super) fn run(parts: LaneParts, inputs: Inputs) {
     let (events, counters) = (parts.events.clone(), parts.counters.clone());
@@ -144,8 +131,8 @@ pub(super) fn run(parts: LaneParts, inputs: Inputs) {
             .build()
             .expect("a runtime needs only an epoll and an eventfd");
         runtime.block_on(async {
-            let (lane, arrivals) = Lane::new(parts);
-            lane.run(inputs, arrivals).await;
+            let (lane, resolved) = Lane::new(parts);
+            lane.run(inputs, resolved).await;
         });
         runtime.shutdown_background(); // a lookup that hangs must not hold up the end
     });
@@ -159,26 +146,17 @@ pub(super) fn run(parts: LaneParts, inputs: Inputs) {
 }
 
 impl Lane {
-    fn new(parts: LaneParts) -> (Self, Arrivals) {
-        let LaneParts { ua, udp, tcp, bind_ip, advertised_ip, ports, media, events, counters, trace, random } = parts;
-        let (stream_sender, streams_receiver) = mpsc::channel(INPUT_LIMIT);
+    fn new(parts: LaneParts) -> (Self, mpsc::Receiver<Resolved>) {
+        let LaneParts { ua, bound, bind_ip, advertised_ip, ports, media, events, counters, trace, random } = parts;
         let (resolved_sender, resolved) = mpsc::channel(RESOLVED_LIMIT);
-        let transport = counters.transport.clone();
-        let streams = Streams::new(tcp.is_some(), stream_sender, transport.clone(), bind_ip);
-        if let Some((listener, _)) = tcp {
-            streams.listen(tokio::net::TcpListener::from_std(listener).expect("a runtime with I/O takes a listener"));
-        }
-        let udp_local = udp.as_ref().map(|(_, local)| *local);
-        let udp = udp.map(|(socket, _)| Udp::new(socket, transport).expect("a runtime with I/O takes a socket"));
+        let transports = Transports::new(bound, counters.transport.clone());
         let lane = Self {
             ua,
             media,
             prepared: HashMap::new(),
             events,
             counters,
-            udp,
-            udp_local,
-            streams,
+            transports,
             resolver: Resolver::new(resolved_sender),
             routes: Routes::default(),
             ports,
@@ -190,20 +168,18 @@ impl Lane {
             tidy_at: Instant::now() + HOUSEKEEPING,
             stopping: None,
         };
-        (lane, Arrivals { streams: streams_receiver, resolved })
+        (lane, resolved)
     }
 
-    async fn run(mut self, inputs: Inputs, mut arrivals: Arrivals) {
+    async fn run(mut self, inputs: Inputs, mut resolved: mpsc::Receiver<Resolved>) {
         let mut timer = std::pin::pin!(tokio::time::sleep(Duration::ZERO));
-        let mut held_stream = None;
         let mut held_resolved = None;
         loop {
             let now = Instant::now();
             let mut more = self.take_commands(&inputs.commands, now);
             more |= self.take_media(&inputs.media, now);
-            more |= self.take_udp(now);
-            more |= self.take_streams(&mut arrivals.streams, held_stream.take(), now);
-            more |= self.take_resolved(&mut arrivals.resolved, held_resolved.take(), now);
+            more |= self.take_arrivals(now);
+            more |= self.take_resolved(&mut resolved, held_resolved.take(), now);
             if self.ua.poll_timeout().is_some_and(|at| at <= now) {
                 self.guarded("a timer", now, |lane| lane.ua.handle_timeout(now));
             }
@@ -222,14 +198,10 @@ impl Lane {
             if timer.deadline() != until.into() {
                 timer.as_mut().reset(until.into());
             }
-            let udp = self.udp.as_ref();
             tokio::select! {
                 () = inputs.wake.notified() => {}
-                _ = async { udp.expect("guarded by the condition").socket.readable().await }, if udp.is_some() => {}
-                _ = async { udp.expect("guarded by the condition").socket.writable().await },
-                    if udp.is_some_and(Udp::is_waiting) => self.flush_udp(now),
-                input = arrivals.streams.recv() => held_stream = input,
-                answer = arrivals.resolved.recv() => held_resolved = answer,
+                () = self.transports.ready() => {}
+                answer = resolved.recv() => held_resolved = answer,
                 () = timer.as_mut() => {}
             }
         }
@@ -270,84 +242,37 @@ impl Lane {
         true
     }
 
-    fn take_udp(&mut self, now: Instant) -> bool {
+    fn take_arrivals(&mut self, now: Instant) -> bool {
         for _ in 0..PORTION {
-            let Some(udp) = &mut self.udp else { return false };
-            let Some((bytes, from)) = udp.receive() else { return false };
-            let flow = Flow::to(Transport::Udp, from);
-            if is_keep_alive(&bytes) {
-                continue;
-            }
-            if self.trace {
-                self.post_trace(true, flow, self.udp_local, &bytes);
-            }
-            self.guarded("a datagram", now, |lane| match Message::parse(bytes) {
-                Ok(message) => lane.ua.handle_message(message, flow, now),
-                Err(error) => lane.ua.handle_bad_message(error, flow, now),
-            });
-        }
-        true
-    }
-
-    fn take_streams(
-        &mut self,
-        inputs: &mut mpsc::Receiver<StreamInput>,
-        held: Option<StreamInput>,
-        now: Instant,
-    ) -> bool {
-        self.counters.stream_input.saw(inputs.len() + usize::from(held.is_some()));
-        let mut next = held.or_else(|| inputs.try_recv().ok());
-        for _ in 0..PORTION {
-            let Some(input) = next else { return false };
-            self.handle_stream(input, now);
-            next = inputs.try_recv().ok();
-        }
-        if let Some(input) = next {
-            self.handle_stream(input, now);
-        }
-        true
-    }
-
-    fn handle_stream(&mut self, input: StreamInput, now: Instant) {
-        match input {
-            StreamInput::Accepted { stream, peer } => self.streams.accepted(stream, peer),
-            StreamInput::Connected { id, local } => self.streams.connected(id, local),
-            StreamInput::HalfClosed { id } => {
-                let lost = self.streams.half_closed(id, now);
-                self.fail(lost, "the peer closed the connection", now);
-            }
-            StreamInput::Closed { id, error, unsent } => {
-                let lost = self.streams.close(id);
-                self.fail(unsent.into_iter().chain(lost), &error, now);
-            }
-            StreamInput::Frame { id, frame } => {
-                let Some((flow, local)) = self.streams.arrived(id) else { return };
-                match frame {
-                    Frame::Ping => self.streams.pong(id),
-                    Frame::Pong => {}
-                    Frame::Message(message) => {
-                        if self.trace {
-                            self.post_trace(true, flow, Some(local), message.as_bytes());
-                        }
-                        self.guarded("a message", now, |lane| lane.ua.handle_message(message, flow, now));
-                    }
-                    Frame::Bad(error) => {
-                        self.guarded("a bad message", now, |lane| lane.ua.handle_bad_message(error, flow, now));
-                    }
-                    Frame::Lost(error) => {
-                        self.counters.transport.tcp_lost.add(1);
-                        self.guarded("a lost stream", now, |lane| lane.ua.handle_bad_message(error, flow, now));
-                        self.streams.close(id); // after the answer, which is written first
-                    }
+            let mut came = false;
+            self.guarded("what arrived", now, |lane| {
+                if let Some(arrival) = lane.transports.poll(now) {
+                    came = true;
+                    lane.take_arrival(arrival, now);
                 }
+            });
+            if !came {
+                return false;
             }
         }
+        true
     }
 
-    /// Tells the transactions of requests that did not leave or arrive.
-    fn fail(&mut self, clients: impl IntoIterator<Item = ClientId>, error: &str, now: Instant) {
-        for client in clients {
-            self.guarded("a closed connection", now, |lane| lane.ua.handle_transport_error(client, error, now));
+    fn take_arrival(&mut self, arrival: Arrival, now: Instant) {
+        match arrival {
+            Arrival::Message { message, flow, local } => {
+                if self.trace {
+                    self.post_trace(true, flow, local, message.as_bytes());
+                }
+                self.ua.handle_message(message, flow, now);
+            }
+            Arrival::Bad { error, flow, local, bytes } => {
+                if self.trace && !bytes.is_empty() {
+                    self.post_trace(true, flow, local, &bytes);
+                }
+                self.ua.handle_bad_message(error, flow, now);
+            }
+            Arrival::Failed { client, error } => self.ua.handle_transport_error(client, &error, now),
         }
     }
 
@@ -398,12 +323,8 @@ impl Lane {
 
     fn transmit(&mut self, flow: Flow, bytes: Bytes, client: Option<ClientId>, now: Instant) {
         let traced = self.trace.then(|| bytes.clone());
-        let sent = match (flow.transport, &mut self.udp) {
-            (Transport::Udp, Some(udp)) => udp.send(flow.remote, bytes, client).map(|()| self.udp_local),
-            (Transport::Tcp, _) => self.streams.send(flow, bytes, client).map(Some),
-            (transport, _) => Err(format!("the transport {transport} is off")),
-        };
-        match sent {
+        let peer = flow.peer.and_then(|peer| self.ua.peer(peer));
+        match self.transports.send(flow, peer, bytes, client, now) {
             Ok(local) => {
                 if let Some(bytes) = traced {
                     self.post_trace(false, flow, local, &bytes);
@@ -415,13 +336,6 @@ impl Lane {
                     self.ua.handle_transport_error(client, &error, now);
                 }
             }
-        }
-    }
-
-    fn flush_udp(&mut self, now: Instant) {
-        let failed = self.udp.as_mut().map(Udp::flush).unwrap_or_default();
-        for (client, error) in failed {
-            self.guarded("a refused datagram", now, |lane| lane.ua.handle_transport_error(client, &error, now));
         }
     }
 
@@ -445,8 +359,7 @@ impl Lane {
         self.events.post_at(event, at);
     }
 
-    fn post_trace(&self, received: bool, flow: Flow, local: Option<SocketAddr>, bytes: &[u8]) {
-        let local = local.unwrap_or(flow.remote);
+    fn post_trace(&self, received: bool, flow: Flow, local: SocketAddr, bytes: &[u8]) {
         let (source, destination) = if received { (flow.remote, local) } else { (local, flow.remote) };
         let (transport, data) = (flow.transport, masked(bytes));
         self.events.post_engine(EventKind::EngineSIPTrace { received, source, destination, transport, data });
@@ -489,14 +402,17 @@ impl Lane {
         let sockets = self.ports.bind(local, &mut self.random, now)?;
         let rtp_port = sockets.port;
         self.media.open(session, sockets);
-        Ok(LocalMedia { address: self.advertised_ip.unwrap_or(local), rtp_port, rtcp_port: rtp_port + 1 })
+        // The advertised address stands for those of its family, and for the only one we were told to use.
+        let one = self.bind_ip.is_some_and(|ip| !ip.is_unspecified());
+        let address = self.advertised_ip.filter(|ip| one || ip.is_ipv4() == local.is_ipv4()).unwrap_or(local);
+        Ok(LocalMedia { address, rtp_port, rtcp_port: rtp_port + 1 })
     }
 
     // --- care and end ------------------------------------------------------------------------------------------------
 
     fn tidy(&mut self, now: Instant) {
         self.tidy_at = now + HOUSEKEEPING;
-        self.streams.close_overdue(now);
+        self.transports.tidy(now);
         let ua = &self.ua;
         let wanted = |path: &PathBuf, session| {
             let snapshot = ua.snapshot(session);
@@ -551,11 +467,6 @@ impl Times {
             (snapshot.start_time, snapshot.stop_time) = (self.start, self.start.and(self.stop));
         }
     }
-}
-
-/// CRLF, NUL and the like, which phones send to keep a NAT binding open.
-fn is_keep_alive(bytes: &[u8]) -> bool {
-    bytes.len() <= 4 && bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0))
 }
 
 /// What a panic said.

@@ -40,6 +40,9 @@ pub(super) fn words(error: &io::Error) -> String {
 fn socket(address: SocketAddr, kind: Type) -> io::Result<Socket> {
     let protocol = if kind == Type::DGRAM { Protocol::UDP } else { Protocol::TCP };
     let socket = Socket::new(Domain::for_address(address), kind, Some(protocol))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?; // IPv4 has a socket of its own, and no mapped address ever reaches a message
+    }
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -65,8 +68,8 @@ pub(super) fn bind_sip_udp(address: SocketAddr) -> Result<UdpSocket, EngineError
     bind().map_err(|error| bind_error("udp_port", address, &error))
 }
 
-/// The SIP TCP listener, non-blocking.
-pub(super) fn bind_sip_tcp(address: SocketAddr) -> Result<TcpListener, EngineError> {
+/// A listener for connections that carry SIP, non-blocking; `option` names its port.
+pub(super) fn bind_sip_tcp(address: SocketAddr, option: &'static str) -> Result<TcpListener, EngineError> {
     let bind = || {
         let socket = socket(address, Type::STREAM)?;
         socket.set_reuse_address(true)?; // connections of an earlier run may wait in TIME_WAIT
@@ -74,7 +77,7 @@ pub(super) fn bind_sip_tcp(address: SocketAddr) -> Result<TcpListener, EngineErr
         socket.listen(BACKLOG)?;
         Ok(TcpListener::from(socket))
     };
-    bind().map_err(|error| bind_error("tcp_port", address, &error))
+    bind().map_err(|error| bind_error(option, address, &error))
 }
 
 /// RTP and RTCP sockets of one stream, on an even port and the one after it.
@@ -250,7 +253,7 @@ mod tests {
         let address = taken.local_addr().expect("bound");
         let error = bind_sip_udp(address).expect_err("taken");
         assert_eq!(error.to_string(), format!("udp_port {} on 127.0.0.1: address in use", address.port()));
-        let error = bind_sip_tcp("192.0.2.77:0".parse().expect("an address")).expect_err("not ours");
+        let error = bind_sip_tcp("192.0.2.77:0".parse().expect("an address"), "tcp_port").expect_err("not ours");
         assert_eq!(error.to_string(), "local_ip 192.0.2.77: no such address on this machine");
     }
 

@@ -1,4 +1,4 @@
-//! SIP over UDP: one socket, a reused receive buffer, a small queue for when the kernel is full.
+//! SIP over UDP: a socket for each address family, a reused receive buffer, a small queue for when the kernel is full.
 
 use std::collections::VecDeque;
 use std::io;
@@ -6,10 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
-use super::counters::TransportCounters;
-use super::sockets::words;
+use crate::engine::counters::TransportCounters;
+use crate::engine::sockets::words;
 use crate::sip::transaction::ClientId;
 
 /// Datagrams that wait for the socket; SIP repeats what is lost beyond that.
@@ -17,13 +18,18 @@ const WAITING_LIMIT: usize = 1024;
 /// The largest UDP payload.
 const DATAGRAM_LIMIT: usize = 65_535;
 
+#[derive(Debug)]
 pub(super) struct Udp {
-    pub socket: UdpSocket,
+    socket: UdpSocket,
+    /// What peers are told.
+    local: SocketAddr,
+    ipv6: bool,
     buffer: Box<[u8]>,
     waiting: VecDeque<Waiting>,
     counters: Arc<TransportCounters>,
 }
 
+#[derive(Debug)]
 struct Waiting {
     to: SocketAddr,
     bytes: Bytes,
@@ -32,9 +38,20 @@ struct Waiting {
 
 impl Udp {
     /// Takes a bound, non-blocking socket; call inside the runtime.
-    pub fn new(socket: std::net::UdpSocket, counters: Arc<TransportCounters>) -> io::Result<Self> {
+    pub fn new(socket: std::net::UdpSocket, local: SocketAddr, counters: Arc<TransportCounters>) -> io::Result<Self> {
         let buffer = vec![0; DATAGRAM_LIMIT].into_boxed_slice();
-        Ok(Self { socket: UdpSocket::from_std(socket)?, buffer, waiting: VecDeque::new(), counters })
+        let ipv6 = socket.local_addr()?.is_ipv6();
+        Ok(Self { socket: UdpSocket::from_std(socket)?, local, ipv6, buffer, waiting: VecDeque::new(), counters })
+    }
+
+    /// True when the socket is of the peer's family.
+    pub fn reaches(&self, peer: SocketAddr) -> bool {
+        self.ipv6 == peer.is_ipv6()
+    }
+
+    /// Our address as peers are told.
+    pub fn local(&self) -> SocketAddr {
+        self.local
     }
 
     /// The next datagram; `None` when there is none.
@@ -80,10 +97,6 @@ impl Udp {
         Ok(())
     }
 
-    pub fn is_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
-
     /// Sends what waits, as far as the kernel takes it; returns the requests it refused.
     pub fn flush(&mut self) -> Vec<(ClientId, String)> {
         let mut failed = Vec::new();
@@ -99,5 +112,21 @@ impl Udp {
             self.waiting.pop_front();
         }
         failed
+    }
+}
+
+/// Waits until one of the sockets can be read, or written to if something waits; its place in the list.
+pub(super) async fn ready(sockets: &[Udp]) -> usize {
+    let one = async |at: usize| match sockets.get(at) {
+        Some(udp) => {
+            let write = if udp.waiting.is_empty() { Interest::READABLE } else { Interest::WRITABLE };
+            let _ = udp.socket.ready(Interest::READABLE | write).await;
+        }
+        None => std::future::pending().await,
+    };
+    // One socket for each address family is all there is.
+    tokio::select! {
+        () = one(0) => 0,
+        () = one(1) => 1,
     }
 }

@@ -15,15 +15,15 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::counters::TransportCounters;
-use super::sockets::words;
+use crate::engine::counters::TransportCounters;
+use crate::engine::sockets::words;
 use crate::sip::message::ParseError;
 use crate::sip::stream::{Frame, StreamFramer};
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::{ConnectionId, Flow, Transport};
 
 /// What arrives from connections and waits for the lane. A full queue stops the readers, TCP stops the peers.
-pub(super) const INPUT_LIMIT: usize = 1024;
+pub(in crate::engine) const INPUT_LIMIT: usize = 1024;
 /// Open connections at most; a peer needs one.
 const CONNECTION_LIMIT: usize = 4096;
 /// Of these from one address (a trunk is one source).
