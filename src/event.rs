@@ -232,6 +232,23 @@ pub enum EventKind {
         rtt: Option<f64>,
     },
     // --- accounts and their registrations ---
+    /// A REGISTER leaves that begins or renews a registration; DidSucceed, DidFail or DidEnd follows.
+    AccountWillRegister,
+    /// Registered for so many seconds.
+    AccountRegistrationDidSucceed {
+        contact: Uri,
+        expires: u32,
+        /// Where the request went: the registrar, or the proxy before it.
+        registrar: Route,
+    },
+    /// Not registered, or not any longer. `retry_after`: seconds to the next try; `None`: no more tries by itself.
+    AccountRegistrationDidFail {
+        code: u16,
+        reason: Arc<str>,
+        retry_after: Option<f64>,
+    },
+    /// No registration is tried or kept any more.
+    AccountRegistrationDidEnd,
     // --- subscriptions and publications ---
     // --- the engine ---
     EngineWillStart,

@@ -14,7 +14,7 @@ from sipwire.notification import NotificationData
 if t.TYPE_CHECKING:
     import datetime
 
-    from sipwire.core import Route
+    from sipwire.core import SIPURI, Route
 
 
 class SessionState(enum.StrEnum):
@@ -250,6 +250,26 @@ class SIPAccountDidActivateData(TimestampedData):
 
 
 class SIPAccountDidDeactivateData(TimestampedData):
+    pass
+
+
+class SIPAccountWillRegisterData(TimestampedData):
+    pass
+
+
+class SIPAccountRegistrationDidSucceedData(TimestampedData):
+    contact: SIPURI
+    expires: int
+    registrar: Route
+
+
+class SIPAccountRegistrationDidFailData(TimestampedData):
+    code: int
+    reason: str
+    retry_after: float | None
+
+
+class SIPAccountRegistrationDidEndData(TimestampedData):
     pass
 
 

@@ -230,13 +230,30 @@ impl Engine {
         Ok(account)
     }
 
-    /// Replaces the settings of an account; running sessions keep the old ones.
+    /// Replaces the settings of an account; running sessions keep the old ones. The registration follows at once.
     pub fn set_account(&self, account: AccountId, settings: AccountSettings) -> Result<(), EngineError> {
-        self.ask(move |lane, _| lane.ua.set_account(account, settings))
+        self.ask(move |lane, now| {
+            lane.ua.set_account(account, settings);
+            lane.ua.settings_changed(account, now);
+        })
     }
 
+    /// The registration is ended first.
     pub fn remove_account(&self, account: AccountId) -> Result<(), EngineError> {
-        self.ask(move |lane, _| lane.ua.remove_account(account))
+        self.ask(move |lane, now| lane.ua.remove_account(account, now))
+    }
+
+    /// Registers an account now; answered by AccountRegistrationDidSucceed or AccountRegistrationDidFail.
+    ///
+    /// # Errors
+    /// When the account's settings do not ask for a registration.
+    pub fn register(&self, account: AccountId) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.register(account, now))
+    }
+
+    /// Ends the registration of an account; answered by AccountRegistrationDidEnd.
+    pub fn unregister(&self, account: AccountId) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.unregister(account, now))
     }
 
     /// True: calls come in as sessions; false: they are refused with 480 (ruling R21).

@@ -312,6 +312,7 @@ impl Lane {
                 Output::Transmit { flow, bytes, client } => self.transmit(flow, bytes, client, now),
                 Output::Event(event) => self.post(event, now),
                 Output::Media(session, command) => self.media_command(session, command, now),
+                Output::KeepAlive { .. } => {} // nothing on this machine closes a flow that is not used
                 Output::Resolve { query, host } => {
                     if let Err(error) = self.resolver.ask(query, host) {
                         self.ua.handle_resolved(query, Err(error), now);
@@ -444,7 +445,7 @@ impl Lane {
         let Some(stopping) = &mut self.stopping else { return false };
         if stopping.phase == Phase::Sessions {
             let left = self.ua.sessions().len();
-            if left == 0 || stopping.patience <= now {
+            if (left == 0 && !self.ua.is_registered()) || stopping.patience <= now {
                 let _ = stopping.reply.send(left);
                 self.media.stop();
                 self.media.flush();

@@ -12,9 +12,11 @@ use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
 
 use super::convert;
 use super::snapshot::PySnapshot;
+use super::uri::PyUri;
 use crate::engine::TimedEvent;
 use crate::event::{EventKind, Originator, RequestId, Route, Sender, SessionState, Streams};
 use crate::sip::transport::Transport;
+use crate::sip::uri::Uri;
 
 /// Each row gives the variant and the keys of its data; the name is "SIP" and the variant. The compiler sees to it that
 /// no variant and no field is forgotten.
@@ -62,6 +64,10 @@ table! {
     // --- requests outside sessions ---
     OptionsDidAnswer { request, code, reason, rtt }
     // --- accounts and their registrations ---
+    AccountWillRegister {}
+    AccountRegistrationDidSucceed { contact, expires, registrar }
+    AccountRegistrationDidFail { code, reason, retry_after }
+    AccountRegistrationDidEnd {}
     // --- subscriptions and publications ---
     // --- the engine ---
     EngineWillStart {}
@@ -172,6 +178,12 @@ impl Value for Originator {
 impl Value for Streams {
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         convert::streams(*self).into_bound_py_any(py)
+    }
+}
+
+impl Value for Uri {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        PyUri(self.clone()).into_bound_py_any(py)
     }
 }
 

@@ -212,7 +212,11 @@ impl Session {
         let local = self.snapshot.local_uri.as_ref().expect("an outgoing call has its own URI");
         let mut request = Builder::request(&Method::Invite, request_line_uri(&outgoing.callee))
             .header("Via", via)
-            .header("Max-Forwards", MAX_FORWARDS)
+            .header("Max-Forwards", MAX_FORWARDS);
+        for route in core.accounts.route_set(self.account, flow) {
+            request = request.header("Route", route);
+        }
+        let mut request = request
             .header("From", format_args!("{};tag={}", name_addr(display_name, local), self.tag))
             .header("To", format_args!("<{}>", address_uri(&outgoing.callee)))
             .header("Call-ID", self.snapshot.call_id.as_deref().unwrap_or_default())

@@ -14,7 +14,7 @@ use super::limits::Limits;
 use super::peers::Peers;
 use super::routing::Queries;
 use super::timers::Timers;
-use super::{Output, UaConfig, UaStats, tokens};
+use super::{AccountSettings, Output, UaConfig, UaStats, VerbError, tokens};
 use crate::event::{AccountId, Event, EventKind, RequestId, Sender, SessionId, SubscriptionId};
 use crate::sip::build::{Builder, reason_phrase};
 use crate::sip::dialog::Dialog;
@@ -155,18 +155,57 @@ impl Core {
         }
     }
 
-    /// Our Contact for a dialog on this flow (RFC 3261 §8.1.1.8).
+    /// Our Contact for a dialog on this flow (RFC 3261 §8.1.1.8): the GRUU of a registered account, else its address.
     pub fn contact(&self, account: AccountId, flow: Flow, secure: bool) -> String {
-        let user = self.accounts.get(account).and_then(|account| account.uri.user.clone());
-        let address = self.local_address(flow.transport, Some(flow.remote));
+        let binding = self.accounts.binding(account);
+        if let Some(gruu) = binding.and_then(|binding| binding.gruu.as_ref()).filter(|gruu| gruu.is_secure() == secure)
+        {
+            return format!("<{gruu}>");
+        }
+        let uri = self.contact_uri(account, flow, secure);
+        match binding.is_some_and(|binding| binding.is_outbound) {
+            true => format!("<{}>", uri.with_parameter("ob", None)), // RFC 5626 §4.3
+            false => format!("<{uri}>"),
+        }
+    }
+
+    /// The Contacts of a REGISTER: ours, and the one that was registered before when it was another.
+    pub fn registering_contacts(&mut self, account: AccountId, flow: Flow, secure: bool) -> Vec<String> {
+        // Where it is sent tells which of our addresses can be reached from there.
+        let ours = self.contact_uri(account, flow, secure);
+        let Some(registering) = self.accounts.registering_mut(account) else { return Vec::new() };
+        let ours = registering.exact.clone().unwrap_or(ours);
+        let parameters = &registering.parameters;
+        let mut contacts = vec![format!("<{ours}>{parameters}")];
+        if let Some(old) = registering.old.as_ref().filter(|old| **old != ours) {
+            contacts.push(format!("<{old}>;expires=0"));
+        }
+        registering.sent = Some((ours, flow));
+        contacts
+    }
+
+    /// The address of ours that reaches us over this flow, as a URI.
+    fn contact_uri(&self, account: AccountId, flow: Flow, secure: bool) -> Uri {
+        let user = self.accounts.contact_user(account);
+        let learned = self.accounts.learned(account, flow);
+        let address = learned.or_else(|| self.local_address(flow.transport, Some(flow.remote)));
         let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let mut uri = Uri::sip(user.as_deref(), Host::Ip(address.ip()), Some(address.port()));
+        let mut uri = Uri::sip(user, Host::Ip(address.ip()), Some(address.port()));
         if secure {
             uri.scheme = "sips".into();
         } else if flow.transport != Transport::Udp {
             uri.parameters.push(("transport".into(), Some(flow.transport.name().into())));
         }
-        format!("<{uri}>")
+        uri
+    }
+
+    /// An account that takes part: not one that was removed.
+    ///
+    /// # Errors
+    /// [`VerbError::UnknownAccount`].
+    pub fn open_account(&self, account: AccountId) -> Result<&AccountSettings, VerbError> {
+        let open = self.accounts.get(account).filter(|_| !self.accounts.is_leaving(account));
+        open.ok_or(VerbError::UnknownAccount(account))
     }
 
     // --- requests ----------------------------------------------------------------------------------------------------

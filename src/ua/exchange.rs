@@ -27,6 +27,8 @@ use crate::sip::uri::Uri;
 pub(crate) enum Owner {
     /// The application, for an OPTIONS.
     Ping,
+    /// The registration of this account.
+    Registration(AccountId),
 }
 
 /// What is to be sent.
@@ -100,6 +102,10 @@ impl Exchange {
         }
     }
 
+    pub fn owner(&self) -> Owner {
+        self.ask.owner
+    }
+
     fn start(&mut self, core: &mut Core, now: Instant) -> Progress {
         let step = self.ask.walk.start(Asker::Exchange(self.id), core);
         self.take_step(step, core, now);
@@ -121,7 +127,13 @@ impl Exchange {
         let account = core.accounts.get(ask.account);
         let from = account.map(|account| name_addr(account.display_name.as_deref(), &account.uri)).unwrap_or_default();
         let mut request = Builder::request(&ask.method, &uri).header("Via", via).header("Max-Forwards", MAX_FORWARDS);
-        for route in &ask.route_set {
+        // A registrar is asked straight (RFC 3608 §5); everything else of a registered account goes its Service-Route.
+        let service_route = match ask.owner {
+            Owner::Registration(_) => &[],
+            _ if ask.route_set.is_empty() => core.accounts.route_set(ask.account, flow),
+            _ => ask.route_set.as_slice(),
+        };
+        for route in service_route {
             request = request.header("Route", route);
         }
         request = request
@@ -130,7 +142,14 @@ impl Exchange {
             .header("Call-ID", &self.call_id)
             .header("CSeq", format_args!("{} {}", self.seq, ask.method));
         if ask.with_contact {
-            request = request.header("Contact", core.contact(ask.account, flow, ask.uri.is_secure()));
+            let secure = ask.uri.is_secure();
+            let contacts = match ask.owner {
+                Owner::Registration(account) => core.registering_contacts(account, flow, secure),
+                _ => vec![core.contact(ask.account, flow, secure)],
+            };
+            for contact in contacts {
+                request = request.header("Contact", contact);
+            }
         }
         let body = ask.body.as_ref().map(|(kind, bytes)| (kind.as_str(), bytes.as_ref()));
         let what = Authorizable {
@@ -242,8 +261,9 @@ impl UserAgent {
         self.take_outcome(id, owner, outcome, now);
     }
 
-    fn take_outcome(&mut self, id: RequestId, owner: Owner, outcome: Outcome, _now: Instant) {
+    fn take_outcome(&mut self, id: RequestId, owner: Owner, outcome: Outcome, now: Instant) {
         match owner {
+            Owner::Registration(account) => self.registration_answered(account, &outcome, now),
             Owner::Ping => options::answered(id, outcome, &mut self.core),
         }
     }

@@ -13,6 +13,7 @@ mod inbound;
 mod limits;
 pub(crate) mod options;
 pub mod peers;
+pub(crate) mod registration;
 pub(crate) mod routing;
 #[cfg(test)]
 mod tests;
@@ -31,6 +32,7 @@ use rand::rngs::StdRng;
 use self::core::{Core, warning_header};
 use self::exchange::Exchange;
 use self::peers::Peer;
+use self::registration::Registrations;
 use self::routing::{Asker, RouteWalk};
 use crate::event::{AccountId, Event, RequestId, Route, SessionId, SessionState, Snapshot};
 use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, RecordingLayout, SrtpPolicy};
@@ -173,6 +175,12 @@ pub enum Output {
     /// Something to notify. Wall-clock times are added by the engine.
     Event(Event),
     Media(SessionId, MediaCommand),
+    /// Keep this flow open from now on with a keep-alive each `interval` (RFC 5626 §3.5, §4.4); `None`: no longer. When it
+    /// breaks, tell `handle_flow_failed`.
+    KeepAlive {
+        flow: Flow,
+        interval: Option<Duration>,
+    },
     /// Look the host's addresses up and call `handle_resolved`.
     Resolve {
         query: QueryId,
@@ -202,11 +210,17 @@ pub struct UserAgent {
     sessions: BTreeMap<SessionId, Box<Session>>,
     /// Requests of ours outside of sessions and dialogs, by number.
     exchanges: BTreeMap<RequestId, Exchange>,
+    registrations: Registrations,
 }
 
 impl UserAgent {
     pub fn new(config: UaConfig, random: StdRng) -> Self {
-        Self { core: Core::new(config, random), sessions: BTreeMap::new(), exchanges: BTreeMap::new() }
+        Self {
+            core: Core::new(config, random),
+            sessions: BTreeMap::new(),
+            exchanges: BTreeMap::new(),
+            registrations: Registrations::default(),
+        }
     }
 
     /// Changes hold from the next message on.
@@ -214,14 +228,10 @@ impl UserAgent {
         &mut self.core.config
     }
 
-    /// Adds an account or changes it; calls in progress keep what they agreed on.
+    /// Adds an account or changes it; calls in progress keep what they agreed on. Its registration follows with
+    /// [`Self::settings_changed`].
     pub fn set_account(&mut self, id: AccountId, settings: AccountSettings) {
-        self.core.accounts.set(id, settings);
-    }
-
-    /// No new call is taken or made; those in progress go on.
-    pub fn remove_account(&mut self, id: AccountId) {
-        self.core.accounts.remove(id);
+        self.core.accounts.set(id, settings, &mut self.core.random);
     }
 
     // --- verbs -------------------------------------------------------------------------------------------------------
@@ -237,6 +247,7 @@ impl UserAgent {
             self.core.stats.refused_by_limit += 1;
             return Err(Verb::Connect.impossible(SessionState::Null, format!("{max} sessions exist already")));
         }
+        self.core.open_account(call.account)?;
         let id = self.core.next_session();
         let session = Session::connect(id, call, &mut self.core, now)?;
         self.sessions.insert(id, Box::new(session));
@@ -334,6 +345,7 @@ impl UserAgent {
         routes: Vec<Route>,
         now: Instant,
     ) -> Result<RequestId, VerbError> {
+        self.core.open_account(account)?;
         let walk = RouteWalk::new(routes, &self.core)?;
         let ping = options::ping(account, uri, walk, &self.core)?;
         let id = self.start_exchange(ping, now);
@@ -341,13 +353,14 @@ impl UserAgent {
         Ok(id)
     }
 
-    /// Ends every session as `end` does; the owner goes on polling until `is_idle` or its patience ends.
+    /// Ends every session as `end` does, and every registration; the owner goes on polling until `is_idle` or its patience
+    /// ends.
     pub fn shutdown(&mut self, now: Instant) {
         let ids: Vec<SessionId> = self.sessions.keys().copied().collect();
         for id in ids {
             self.with(id, |session, core| session.end(None, core, now));
         }
-        self.exchanges.clear();
+        self.unregister_all(now);
         self.drain_transactions(now);
     }
 
@@ -414,6 +427,7 @@ impl UserAgent {
         for client in self.core.forks.handle_timeout(now) {
             self.core.clients.remove(&client);
         }
+        self.registration_timeouts(now);
         self.drain_transactions(now);
     }
 
@@ -431,7 +445,9 @@ impl UserAgent {
     /// When to call [`Self::handle_timeout`] at the latest; `None` when nothing waits.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let core = &self.core;
-        [core.transactions.poll_timeout(), core.timers.next(), core.forks.next_timeout()].into_iter().flatten().min()
+        let registrations = self.registrations.next_timeout();
+        let all = [core.transactions.poll_timeout(), core.timers.next(), core.forks.next_timeout(), registrations];
+        all.into_iter().flatten().min()
     }
 
     /// The session as it is now; `None` once it is over (its last event carries the last snapshot).
@@ -460,11 +476,12 @@ impl UserAgent {
         }
     }
 
-    /// Nothing left: no session, dialog, transaction or timer.
+    /// Nothing left: no session, dialog, registration, transaction or timer.
     pub fn is_idle(&self) -> bool {
         let core = &self.core;
         self.sessions.is_empty()
             && self.exchanges.is_empty()
+            && self.registrations.are_off()
             && core.transactions.is_empty()
             && core.clients.is_empty()
             && core.servers.is_empty()

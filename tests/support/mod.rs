@@ -566,6 +566,7 @@ impl SimNet {
                     }
                 }
                 Output::Media(session, command) => self.answer_media(index, session, command),
+                Output::KeepAlive { .. } => {}
                 Output::Resolve { query, host } => {
                     let answer = self.hosts.get(&host).cloned().ok_or_else(|| format!("{host} is unknown"));
                     self.ua(index).handle_resolved(query, answer, now);

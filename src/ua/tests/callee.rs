@@ -141,7 +141,7 @@ fn a_catch_all_account_takes_every_user() {
     phone.side.ua.set_account(crate::event::AccountId(2), settings);
     phone.ask(&Draft { uri: "sip:anybody@elsewhere.example", ..Draft::invite() });
     assert_eq!(phone.side.snapshot().account, Some(crate::event::AccountId(2)));
-    phone.side.ua.remove_account(crate::event::AccountId(2));
+    phone.side.ua.remove_account(crate::event::AccountId(2), phone.now);
     let other = Draft { uri: "sip:anybody@elsewhere.example", branch: "2".into(), number: 2, ..Draft::invite() };
     assert_eq!(first_line(&phone.ask(&other)[0]), "404 INVITE");
 }

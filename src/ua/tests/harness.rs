@@ -80,6 +80,13 @@ pub fn line(kind: &EventKind) -> String {
         }
         EventKind::SessionAudioUnderrun { missing_ms } => format!("AudioUnderrun {missing_ms}"),
         EventKind::OptionsDidAnswer { code, reason, .. } => format!("OptionsDidAnswer {code} {reason}"),
+        EventKind::AccountRegistrationDidSucceed { contact, expires, .. } => {
+            format!("AccountRegistrationDidSucceed {contact} {expires}")
+        }
+        EventKind::AccountRegistrationDidFail { code, reason, retry_after } => {
+            let again = retry_after.map_or("for good".to_owned(), |seconds| format!("again in {seconds:.1} s"));
+            format!("AccountRegistrationDidFail {code} {reason} {again}")
+        }
         other => format!("{other:?}"),
     }
 }
@@ -93,6 +100,8 @@ pub struct Side {
     pub snapshots: BTreeMap<SessionId, Arc<Snapshot>>,
     pub media: Vec<MediaCommand>,
     pub queries: Vec<(QueryId, String)>,
+    /// Flows to be kept open, or no longer.
+    pub keep_alives: Vec<(Flow, Option<Duration>)>,
     /// What the media side says to the next `Open`.
     pub media_error: Option<String>,
     /// Whether the recorder reports start and stop at once.
@@ -127,6 +136,7 @@ impl Side {
             snapshots: BTreeMap::new(),
             media: Vec::new(),
             queries: Vec::new(),
+            keep_alives: Vec::new(),
             media_error: None,
             recorder_reports: true,
             recording: None,
@@ -157,6 +167,7 @@ impl Side {
                     self.play_media(session, &command, now);
                     self.media.push(command);
                 }
+                Output::KeepAlive { flow, interval } => self.keep_alives.push((flow, interval)),
                 Output::Resolve { query, host } => self.queries.push((query, host)),
             }
         }
