@@ -1,5 +1,6 @@
 //! Everything that becomes a notification: one enum, and the immutable snapshot of a session that travels with it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -230,6 +231,46 @@ pub enum EventKind {
         code: u16,
         reason: Arc<str>,
         rtt: Option<f64>,
+    },
+    /// The final answer to a MESSAGE or a report of the application was 2xx.
+    MessageDidSucceed {
+        request: RequestId,
+        code: u16,
+        reason: Arc<str>,
+    },
+    /// It was something else; 408 when none came, 503 when it could not be sent.
+    MessageDidFail {
+        request: RequestId,
+        code: u16,
+        reason: Arc<str>,
+    },
+    /// What became of a message of ours (RFC 5438).
+    MessageDidGetDeliveryReport {
+        from_uri: Uri,
+        /// `imdn.Message-ID` of that message.
+        message_id: Arc<str>,
+        /// "delivery", "processing" or "display".
+        disposition: &'static str,
+        /// "delivered", "failed", "displayed", "processed", "stored", "forbidden" or "error".
+        status: &'static str,
+    },
+    /// A MESSAGE for one of our accounts, answered with 200.
+    EngineGotMessage {
+        account: AccountId,
+        /// The call in whose dialog it came.
+        session: Option<SessionId>,
+        from_uri: Uri,
+        from_display_name: Option<Arc<str>>,
+        to_uri: Uri,
+        /// Without its CPIM wrapper.
+        content: Bytes,
+        content_type: Arc<str>,
+        /// Names and texts of the wrapper; those of a name that stands twice are joined with commas.
+        cpim_headers: Option<Arc<BTreeMap<String, String>>>,
+        /// `imdn.Message-ID`, to name it in a report.
+        message_id: Option<Arc<str>>,
+        /// Reports its sender asks for: "positive-delivery", "negative-delivery", "processing", "display".
+        disposition: Vec<&'static str>,
     },
     // --- accounts and their registrations ---
     /// A REGISTER leaves that begins or renews a registration; DidSucceed, DidFail or DidEnd follows.

@@ -13,6 +13,7 @@ pub mod sdp;
 pub mod session;
 pub mod sip;
 pub mod ua;
+pub mod xml;
 
 #[cfg(feature = "python")]
 mod python;

@@ -24,6 +24,7 @@ from sipwire.errors import (
     SIPWireError,
     TransferFailed,
 )
+from sipwire.messaging import MessageOutcome, MessageRequest
 from sipwire.notification import (
     Any,
     IObserver,
@@ -55,6 +56,8 @@ __all__ = [
     "IObserver",
     "IllegalStateError",
     "MediaError",
+    "MessageOutcome",
+    "MessageRequest",
     "Notification",
     "NotificationCenter",
     "NotificationData",

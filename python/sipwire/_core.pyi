@@ -207,9 +207,7 @@ class Engine:
         """Transport → (host, port)."""
 
     def stats(self) -> EngineStats: ...
-    def next_events(
-        self, limit: int, timeout: float
-    ) -> list[tuple[tuple[int, int], str, Any, float, Snapshot | None]]:
+    def next_events(self, limit: int, timeout: float) -> list[tuple[tuple[int, int], str, Any, float, Snapshot | None]]:
         """Waits up to ``timeout`` seconds for events and gives at most ``limit``, oldest first:
         (sender, name, data, seconds since 1970, snapshot). A sender is its kind and its number; kinds are 0 the engine,
         1 a session, 2 an account, 3 a subscription."""
@@ -246,6 +244,30 @@ class Engine:
     def send_dtmf(self, session: int, digit: str) -> None: ...
     def options(self, account: int, uri: SIPURI, routes: Sequence[tuple[str, int, str]]) -> int:
         """Pings a peer; returns the number its SIPOptionsDidAnswer carries."""
+
+    def message(
+        self,
+        account: int,
+        uri: SIPURI,
+        routes: Sequence[tuple[str, int, str]],
+        content_type: str,
+        body: bytes,
+        wrap: tuple[str | None, str] | None,
+    ) -> tuple[int, str | None]:
+        """Sends a message; returns the number its SIPMessageDidSucceed or SIPMessageDidFail carries, and the id that
+        reports name when it asks for any. ``wrap``: (CPIM subject, reports wanted)."""
+
+    def report(
+        self,
+        account: int,
+        uri: SIPURI,
+        routes: Sequence[tuple[str, int, str]],
+        message_id: str,
+        date_time: str,
+        status: str,
+    ) -> int:
+        """Tells the sender of a message what became of it; answered like a message. ``status`` is "delivered",
+        "displayed", …"""
 
     def sessions(self) -> list[int]:
         """Sessions that are neither new nor over."""

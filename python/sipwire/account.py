@@ -7,6 +7,7 @@ import typing as t
 
 from sipwire.core import SIPURI, Route
 from sipwire.errors import CallCancelled, call_failed
+from sipwire.messaging import send_message, send_report
 from sipwire.notification import NotificationCenter
 from sipwire.notification_data import (
     SIPAccountDidActivateData,
@@ -21,6 +22,8 @@ if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from sipwire.engine import Engine
+    from sipwire.messaging import MessageRequest, Report, ReportStatus
+    from sipwire.notification_data import SIPEngineGotMessageData
     from sipwire.session import Session
 
 __all__ = ["Account", "AccountManager", "CallAttempt"]
@@ -221,6 +224,42 @@ class Account:
         """
         uri = uri if isinstance(uri, SIPURI) else SIPURI(uri)
         return CallAttempt(self, uri, audio, chat, routes_for(self, uri, routes), extra_headers)
+
+    def send_message(
+        self,
+        uri: SIPURI | str,
+        content: str | bytes,
+        content_type: str | None = None,
+        *,
+        cpim: bool = False,
+        subject: str | None = None,
+        reports: Iterable[Report] = (),
+        routes: Sequence[Route] | None = None,
+    ) -> MessageRequest:
+        """Sends an instant message (pager mode, RFC 3428): ``await`` the outcome or ``wait()`` for it.
+
+        The type is ``text/plain`` for a str and ``application/octet-stream`` for bytes unless given. ``cpim`` wraps it
+        (RFC 3862), as a ``subject`` and ``reports`` do: "positive-delivery", "negative-delivery", "processing",
+        "display" (RFC 5438), which come as SIPMessageDidGetDeliveryReport(from_uri, message_id, disposition, status).
+        Posts SIPMessageDidSucceed or SIPMessageDidFail(request, code, reason), the sender being this account.
+
+        Raises :exc:`ValueError` for a URI, type or report that cannot be used and for more than 64 kB.
+        """
+        options: dict[str, t.Any] = {"cpim": cpim, "subject": subject, "reports": reports, "routes": routes}
+        return send_message(self, uri, content, content_type, **options)
+
+    def report_message(
+        self,
+        message: SIPEngineGotMessageData,
+        status: ReportStatus = "displayed",
+        *,
+        routes: Sequence[Route] | None = None,
+    ) -> MessageRequest:
+        """Tells the sender of a message what became of it (RFC 5438); "delivered" was said by itself when asked for.
+
+        Raises :exc:`ValueError` for a message without an id: its sender wants no reports.
+        """
+        return send_report(self, message, status, routes=routes)
 
     def __repr__(self) -> str:
         return f"Account({self.id!r})"

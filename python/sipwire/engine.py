@@ -14,11 +14,12 @@ from collections import deque
 from sipwire import _core
 from sipwire.core import SIPURI, Route
 from sipwire.errors import EngineError
+from sipwire.messaging import MessageOutcome, MessageRequest
 from sipwire.notification import Any, Notification, NotificationCenter, NotificationStream, viewing
 from sipwire.notification_data import (
     SIPEngineDidFailData,
+    SIPEngineGotMessageData,
     SIPEngineWillStartData,
-    SIPOptionsDidAnswerData,
     TimestampedData,
 )
 
@@ -150,7 +151,7 @@ class Engine:
         self._accounts: dict[str, Account] = {}
         self._account_numbers: dict[int, Account] = {}
         self._sessions: dict[int, Session] = {}
-        self._requests: dict[int, OptionsRequest] = {}
+        self._requests: dict[int, OptionsRequest | MessageRequest] = {}
         self._posted: deque[tuple[Session, str, TimestampedData]] = deque()
         self._make_locks()
 
@@ -173,7 +174,7 @@ class Engine:
         Posts SIPEngineWillStart and SIPEngineDidStart, or SIPEngineDidFail(error). The options are those of the guide:
         ``local_ip``, ``advertised_ip``, ``udp_port``, ``tcp_port``, ``user_agent``, ``rtp_port_range``,
         ``audio_device``, ``codecs``, ``media_threads``, ``recordings_directory``, ``max_sessions``, ``invite_rate``,
-        ``invite_rate_per_source``, ``trace_sip``, ``trace_rtp``, ``auto_ring``.
+        ``invite_rate_per_source``, ``trace_sip``, ``trace_rtp``, ``auto_ring``, ``accepts_messages``.
 
         Raises :exc:`EngineError` naming the option or socket at fault with its value.
         """
@@ -397,6 +398,12 @@ class Engine:
             self._requests[core.options(number, uri, chosen)] = request
         return request
 
+    def message(
+        self, account: Account, uri: SIPURI | str, text: str | bytes, content_type: str | None = None, **options: t.Any
+    ) -> MessageRequest:
+        """Sends an instant message; the same as :meth:`Account.send_message`."""
+        return account.send_message(uri, text, content_type, **options)
+
     def incoming(self) -> IncomingSessions:
         """The sessions that come in from now on: ``async for session in engine.incoming()``.
 
@@ -425,9 +432,13 @@ class Engine:
                     notification.timestamp = timestamp
                     if kind == _SENDER_ENGINE:
                         if name == "SIPOptionsDidAnswer":
-                            self._answered(data)
+                            self._answered(data.request, OptionsAnswer(data.code, data.reason, data.rtt))
+                        elif name == "SIPEngineGotMessage":
+                            notification.data = self._got_message(data)
                         self._deliver(center, notification)
                     elif kind == _SENDER_ACCOUNT:
+                        if name in ("SIPMessageDidSucceed", "SIPMessageDidFail"):
+                            self._answered(data.request, MessageOutcome(data.code, data.reason))
                         account = self._account_numbers.get(number)
                         if account is not None:
                             notification.sender = account
@@ -486,11 +497,17 @@ class Engine:
         with self._binding:
             self._sessions.pop(number, None)
 
-    def _answered(self, data: SIPOptionsDidAnswerData) -> None:
+    def _answered(self, number: int, answer: OptionsAnswer | MessageOutcome) -> None:
         with self._binding:
-            request = self._requests.pop(data.request, None)
-        if request is not None:
-            request._future.set_result(OptionsAnswer(data.code, data.reason, data.rtt))
+            request = self._requests.pop(number, None)
+        if request is not None and not request._future.done():  # a cancelled await is done
+            request._future.set_result(t.cast("t.Any", answer))
+
+    def _got_message(self, data: SIPEngineGotMessageData) -> SIPEngineGotMessageData:
+        """The same with objects for the numbers of account and session."""
+        with self._binding:
+            account, session = self._account_numbers.get(data.account), self._sessions.get(data.session)
+        return type(data)(**{**dict(data.items()), "account": account, "session": session})
 
     def _over(self, core: _core.Engine) -> None:
         """The core has ended and everything it said was delivered."""

@@ -212,6 +212,61 @@ class SIPOptionsDidAnswerData(TimestampedData):
     rtt: float | None
 
 
+class SIPMessageDidSucceedData(TimestampedData):
+    request: int
+    code: int
+    reason: str
+
+
+class SIPMessageDidFailData(TimestampedData):
+    request: int
+    code: int
+    """408 when no answer came, 503 when it could not be sent."""
+    reason: str
+
+
+class SIPMessageDidGetDeliveryReportData(TimestampedData):
+    from_uri: SIPURI
+    message_id: str
+    """What ``send_message`` gave as ``message_id``."""
+    disposition: str
+    """"delivery", "processing" or "display"."""
+    status: str
+    """"delivered", "failed", "displayed", "processed", "stored", "forbidden" or "error"."""
+
+
+class SIPEngineGotMessageData(TimestampedData):
+    account: t.Any
+    """The account it is for."""
+    session: t.Any
+    """The call in whose dialog it came; ``None`` outside calls."""
+    from_uri: SIPURI
+    from_display_name: str | None
+    to_uri: SIPURI
+    content: bytes
+    """The message, out of its CPIM wrapper."""
+    content_type: str
+    cpim_headers: dict[str, str] | None
+    """Those of the wrapper; ``None`` without one."""
+    message_id: str | None
+    """Names it in a report (:meth:`Account.report_message`)."""
+    disposition: list[str]
+    """Reports its sender asks for: "positive-delivery" (sent by itself), "display", …"""
+
+    @property
+    def text(self) -> str:
+        """The content as text: of the charset its type names, else UTF-8; what cannot be read is replaced."""
+        import email.message
+
+        parsed = email.message.Message()
+        parsed["Content-Type"] = self.content_type
+        charset = parsed.get_content_charset("utf-8")
+        try:
+            return self.content.decode(charset, "replace")
+        except LookupError:
+            return self.content.decode("utf-8", "replace")
+
+
 class SIPEngineWillStartData(TimestampedData):
     pass
 

@@ -23,6 +23,7 @@ use super::{AudioHandle, EngineError, EngineOptions, EngineStats, lock};
 use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, Snapshot};
 use crate::media::{MediaCommand, RecordingLayout};
 use crate::sip::uri::Uri;
+use crate::ua::messages::{SendMessage, SendReport};
 use crate::ua::{AccountSettings, Connect, UaConfig, UaStats, UserAgent, VerbError};
 
 /// An event and when it happened.
@@ -117,6 +118,7 @@ impl Engine {
             invite_rate_per_source: options.invite_rate_per_source,
             auto_ring: options.auto_ring,
             accepts_calls: options.accepts_calls,
+            accepts_messages: options.accepts_messages,
         };
         let parts = LaneParts {
             ua: UserAgent::new(config, StdRng::from_rng(&mut random)),
@@ -334,6 +336,16 @@ impl Engine {
     /// Pings a peer; the answer comes as OptionsDidAnswer.
     pub fn options(&self, account: AccountId, uri: Uri, routes: Vec<Route>) -> Result<RequestId, EngineError> {
         self.verb(move |ua, now| ua.options(account, uri, routes, now))
+    }
+
+    /// Sends a message; see [`UserAgent::message`].
+    pub fn message(&self, message: SendMessage) -> Result<(RequestId, Option<String>), EngineError> {
+        self.verb(move |ua, now| ua.message(message, now))
+    }
+
+    /// Reports what became of a message that came in; see [`UserAgent::report`].
+    pub fn report(&self, report: SendReport) -> Result<RequestId, EngineError> {
+        self.verb(move |ua, now| ua.report(report, now))
     }
 
     /// Sessions that are neither new nor over.

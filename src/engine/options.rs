@@ -39,6 +39,8 @@ pub struct EngineOptions {
     pub auto_ring: bool,
     /// Take calls from the start; see [`super::Engine::set_accepts_calls`].
     pub accepts_calls: bool,
+    /// False: whoever sends a MESSAGE is told 480.
+    pub accepts_messages: bool,
     /// The sound card library of the wheel; needed when `audio_device` is not "null".
     pub devices_library: Option<PathBuf>,
 }
@@ -62,6 +64,7 @@ impl Default for EngineOptions {
             trace_rtp: false,
             auto_ring: true,
             accepts_calls: false,
+            accepts_messages: true,
             devices_library: None,
         }
     }

@@ -2,7 +2,10 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::SystemTime;
 
+use bytes::Bytes;
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -16,6 +19,8 @@ use super::uri::PyUri;
 use crate::engine::{Engine, EngineOptions};
 use crate::event::{AccountId, Route, SessionId};
 use crate::media::{CodecKind, RecordingLayout, SrtpPolicy};
+use crate::sip::imdn::{Status, Wanted};
+use crate::ua::messages::{SendMessage, SendReport, Wrap};
 use crate::ua::{AccountSettings, Connect};
 
 /// A value of an option, or an error that names both.
@@ -81,6 +86,7 @@ fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
             "trace_rtp" => options.trace_rtp = option(name, value, "True or False")?,
             "auto_ring" => options.auto_ring = option(name, value, "True or False")?,
             "accepts_calls" => options.accepts_calls = option(name, value, "True or False")?,
+            "accepts_messages" => options.accepts_messages = option(name, value, "True or False")?,
             "devices_library" => options.devices_library = option::<Option<PathBuf>>(name, value, "a path or None")?,
             _ => return Err(engine_error(format!("{name}={}: there is no such option", text(value)))),
         }
@@ -273,6 +279,60 @@ impl PyEngine {
     fn options(&self, py: Python<'_>, account: u64, uri: PyUri, routes: Vec<(String, u16, String)>) -> PyResult<u64> {
         let routes = self::routes(routes)?;
         Ok(py.detach(|| self.0.options(AccountId(account), uri.0, routes))?.0)
+    }
+
+    /// Sends a message; returns the number its SIPMessageDidSucceed or SIPMessageDidFail carries, and the id that reports
+    /// name when it asks for any. `wrap`: (CPIM subject, reports wanted).
+    #[allow(clippy::too_many_arguments)]
+    fn message(
+        &self,
+        py: Python<'_>,
+        account: u64,
+        uri: PyUri,
+        routes: Vec<(String, u16, String)>,
+        content_type: String,
+        body: &[u8],
+        wrap: Option<(Option<String>, String)>,
+    ) -> PyResult<(u64, Option<String>)> {
+        let message = SendMessage {
+            account: AccountId(account),
+            uri: uri.0,
+            routes: self::routes(routes)?,
+            content_type,
+            body: Bytes::copy_from_slice(body),
+            wrap: wrap.map(|(subject, wanted)| Wrap { at: SystemTime::now(), wanted: Wanted::parse(&wanted), subject }),
+        };
+        let (request, message_id) = py.detach(|| self.0.message(message))?;
+        Ok((request.0, message_id))
+    }
+
+    /// Tells the sender of a message what became of it; answered like a message. `status` is "delivered", "displayed", …
+    #[allow(clippy::too_many_arguments)]
+    fn report(
+        &self,
+        py: Python<'_>,
+        account: u64,
+        uri: PyUri,
+        routes: Vec<(String, u16, String)>,
+        message_id: String,
+        date_time: String,
+        status: &str,
+    ) -> PyResult<u64> {
+        let (disposition, status) = Status::ALL
+            .into_iter()
+            .find(|known| known.name() == status)
+            .and_then(|status| Some((status.disposition()?, status)))
+            .ok_or_else(|| PyValueError::new_err(format!("status {status:?} of a report is unknown")))?;
+        let report = SendReport {
+            account: AccountId(account),
+            uri: uri.0,
+            routes: self::routes(routes)?,
+            message_id,
+            date_time,
+            disposition,
+            status,
+        };
+        Ok(py.detach(|| self.0.report(report))?.0)
     }
 
     /// Sessions that are neither new nor over.

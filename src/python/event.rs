@@ -1,5 +1,6 @@
 //! Events as notifications: the one table between [`EventKind`] and Python.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::convert;
 use super::snapshot::PySnapshot;
 use super::uri::PyUri;
 use crate::engine::TimedEvent;
-use crate::event::{EventKind, Originator, RequestId, Route, Sender, SessionState, Streams};
+use crate::event::{AccountId, EventKind, Originator, RequestId, Route, Sender, SessionId, SessionState, Streams};
 use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
 
@@ -63,6 +64,13 @@ table! {
     SessionAudioUnderrun { missing_ms }
     // --- requests outside sessions ---
     OptionsDidAnswer { request, code, reason, rtt }
+    MessageDidSucceed { request, code, reason }
+    MessageDidFail { request, code, reason }
+    MessageDidGetDeliveryReport { from_uri, message_id, disposition, status }
+    EngineGotMessage {
+        account, session, from_uri, from_display_name, to_uri, content, content_type, cpim_headers, message_id,
+        disposition
+    }
     // --- accounts and their registrations ---
     AccountWillRegister {}
     AccountRegistrationDidSucceed { contact, expires, registrar }
@@ -181,12 +189,6 @@ impl Value for Streams {
     }
 }
 
-impl Value for Uri {
-    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        PyUri(self.clone()).into_bound_py_any(py)
-    }
-}
-
 impl Value for Route {
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         convert::route_object(py, self)
@@ -202,6 +204,46 @@ impl Value for Transport {
 impl Value for SocketAddr {
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         convert::address(*self).into_bound_py_any(py)
+    }
+}
+
+impl Value for AccountId {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.into_bound_py_any(py)
+    }
+}
+
+impl Value for SessionId {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.into_bound_py_any(py)
+    }
+}
+
+impl Value for &'static str {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Ok(PyString::intern(py, self).into_any())
+    }
+}
+
+impl Value for Vec<&'static str> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.into_bound_py_any(py)
+    }
+}
+
+impl Value for Arc<BTreeMap<String, String>> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let all = PyDict::new(py);
+        for (name, text) in self.iter() {
+            all.set_item(name, text)?;
+        }
+        Ok(all.into_any())
+    }
+}
+
+impl Value for Uri {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        PyUri(self.clone()).into_bound_py_any(py)
     }
 }
 

@@ -17,6 +17,7 @@ use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transaction::{ServerId, T1, T2};
 use crate::sip::transport::Flow;
 use crate::ua::core::{ACCEPT, ALLOW, Core};
+use crate::ua::messages::take_in_session;
 use crate::ua::options::answer_options;
 
 /// Both sides have confirmed the dialog.
@@ -109,6 +110,9 @@ impl Session {
             _ if matches!(self.leg, Leg::Ending(_) | Leg::Over) => core.answer(server, request, flow, 481, now),
             Method::Invite => self.handle_reinvite(server, request, flow, core, now),
             Method::Update => self.handle_update(server, request, flow, core, now),
+            Method::Message => {
+                take_in_session(server, request, flow, (self.account, self.id), core, now);
+            }
             Method::Options => answer_options(server, request, flow, core, now),
             method => {
                 let code = if matches!(method, Method::Other(_)) { 501 } else { 405 };

@@ -3,10 +3,12 @@
 #![forbid(unsafe_code)]
 
 pub mod build;
+pub mod cpim;
 pub mod dialog;
 pub mod digest;
 pub mod event_package;
 pub mod headers;
+pub mod imdn;
 pub mod message;
 mod names;
 pub mod stream;

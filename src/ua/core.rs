@@ -9,8 +9,11 @@ use rand::rngs::StdRng;
 
 use super::accounts::Accounts;
 use super::dialog_request::DialogRequest;
+use super::exchange::Ask;
 use super::forks::Forks;
+use super::inbound::Refusal;
 use super::limits::Limits;
+use super::messages::OpenReports;
 use super::peers::Peers;
 use super::routing::Queries;
 use super::timers::Timers;
@@ -24,10 +27,13 @@ use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::{Host, Uri};
 
 /// Methods we take, as `Allow` lists them.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, MESSAGE";
 
 /// Bodies we take, as `Accept` lists them.
 pub(crate) const ACCEPT: &str = "application/sdp";
+
+/// The same with the bodies of other requests, as the answer to OPTIONS lists them; MESSAGE may bring any other too.
+pub(crate) const ACCEPT_ALL: &str = "application/sdp, text/plain, message/cpim, message/imdn+xml";
 
 /// Which of our requests a client transaction carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +84,11 @@ pub(crate) struct Core {
     pub merge_keys: HashMap<MergeKey, SessionId>,
     pub timers: Timers,
     pub limits: Limits,
+    /// New messages and subscriptions a second.
+    pub event_limits: Limits,
+    pub open_reports: OpenReports,
+    /// Requests that what arrived calls for; sent once it has been worked off.
+    pub asks: Vec<Ask>,
     pub queries: Queries,
     pub peers: Peers,
     pub outputs: VecDeque<Output>,
@@ -101,6 +112,9 @@ impl Core {
             merge_keys: HashMap::new(),
             timers: Timers::default(),
             limits: Limits::default(),
+            event_limits: Limits::default(),
+            open_reports: OpenReports::default(),
+            asks: Vec::new(),
             queries: Queries::default(),
             peers: Peers::default(),
             outputs: VecDeque::new(),
@@ -333,6 +347,14 @@ impl Core {
             response = response.header(name, value);
         }
         self.transactions.respond(server, code, response.finish(None), now);
+    }
+}
+
+impl Core {
+    /// Answers a request that is refused.
+    pub fn refuse(&mut self, server: ServerId, request: &Message, flow: Flow, refusal: &Refusal, now: Instant) {
+        let headers: Vec<(&str, &str)> = refusal.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        self.answer_with(server, request, flow, refusal.code, &headers, now);
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use super::core::{ClientUse, Core};
 use super::credentials::{Attempts, Authorizable};
 use super::routing::{Asker, RouteWalk, Step};
-use super::{UserAgent, options, tokens};
+use super::{UserAgent, messages, options, tokens};
 use crate::event::{AccountId, RequestId};
 use crate::session::name_addr;
 use crate::sip::build::Builder;
@@ -29,6 +29,10 @@ pub(crate) enum Owner {
     Ping,
     /// The registration of this account.
     Registration(AccountId),
+    /// The application, for a MESSAGE.
+    Message(AccountId),
+    /// Nobody: a delivery notification for a message from this source.
+    Report(IpAddr),
 }
 
 /// What is to be sent.
@@ -265,6 +269,8 @@ impl UserAgent {
         match owner {
             Owner::Registration(account) => self.registration_answered(account, &outcome, now),
             Owner::Ping => options::answered(id, outcome, &mut self.core),
+            Owner::Message(account) => messages::answered(id, account, outcome, &mut self.core),
+            Owner::Report(source) => messages::report_answered(source, &mut self.core),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::core::{ACCEPT, ALLOW, ClientUse, MergeKey, warning_header};
 use super::limits::Admission;
+use super::messages::take_message;
 use super::options::answer_options;
 use super::{Output, UserAgent, tokens};
 use crate::event::{AccountId, SessionId};
@@ -15,20 +16,20 @@ use crate::sip::transport::Flow;
 use crate::sip::uri::Uri;
 
 /// Seconds a caller above the limits is asked to stay away (RFC 3261 §20.33).
-const RETRY_AFTER: &str = "5";
+pub(super) const RETRY_AFTER: &str = "5";
 
 /// A refusal before there is a session.
-struct Refusal {
-    code: u16,
-    headers: Vec<(&'static str, String)>,
+pub(crate) struct Refusal {
+    pub code: u16,
+    pub headers: Vec<(&'static str, String)>,
 }
 
 impl Refusal {
-    fn new(code: u16) -> Self {
+    pub fn new(code: u16) -> Self {
         Self { code, headers: Vec::new() }
     }
 
-    fn with(code: u16, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(code: u16, name: &'static str, value: impl Into<String>) -> Self {
         Self { code, headers: vec![(name, value.into())] }
     }
 }
@@ -36,6 +37,16 @@ impl Refusal {
 impl UserAgent {
     /// Works off what the transactions have to say.
     pub(super) fn drain_transactions(&mut self, now: Instant) {
+        self.drain_outputs(now);
+        while !self.core.asks.is_empty() {
+            for ask in std::mem::take(&mut self.core.asks) {
+                self.start_exchange(ask, now);
+            }
+            self.drain_outputs(now);
+        }
+    }
+
+    fn drain_outputs(&mut self, now: Instant) {
         while let Some(output) = self.core.transactions.poll_output() {
             match output {
                 transaction::Output::Transmit { flow, bytes, client } => {
@@ -91,16 +102,12 @@ impl UserAgent {
                 Ok(()) => return answer_options(server, &request, flow, &mut self.core, now),
                 Err(refusal) => refusal,
             },
+            Method::Message => return take_message(server, &request, flow, &mut self.core, now),
             Method::Bye | Method::Cancel => Refusal::new(481), // of no dialog, of no transaction
             Method::Other(_) => Refusal::with(501, "Allow", ALLOW),
             _ => Refusal::with(405, "Allow", ALLOW),
         };
-        self.refuse(server, &request, flow, refusal, now);
-    }
-
-    fn refuse(&mut self, server: ServerId, request: &Message, flow: Flow, refusal: Refusal, now: Instant) {
-        let headers: Vec<(&str, &str)> = refusal.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        self.core.answer_with(server, request, flow, refusal.code, &headers, now);
+        self.core.refuse(server, &request, flow, &refusal, now);
     }
 
     /// The answer is that of an INVITE, as far as it can be told beforehand (RFC 3261 §11.2). A URI without a user means
@@ -118,7 +125,7 @@ impl UserAgent {
 
     fn take_invite(&mut self, server: ServerId, request: Message, flow: Flow, now: Instant) {
         if let Err(refusal) = self.open_session(server, &request, flow, now) {
-            self.refuse(server, &request, flow, refusal, now);
+            self.core.refuse(server, &request, flow, &refusal, now);
         }
     }
 
@@ -304,7 +311,7 @@ impl UserAgent {
 }
 
 /// The request URI, if it is of a scheme we serve.
-fn sip_uri(request: &Message) -> Result<Uri, Refusal> {
+pub(super) fn sip_uri(request: &Message) -> Result<Uri, Refusal> {
     match request.request_uri() {
         Ok(uri) if uri.is_sip() => Ok(uri),
         Ok(_) => Err(Refusal::new(416)),

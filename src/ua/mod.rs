@@ -11,6 +11,7 @@ pub(crate) mod exchange;
 mod forks;
 mod inbound;
 mod limits;
+pub mod messages;
 pub(crate) mod options;
 pub mod peers;
 pub(crate) mod registration;
@@ -60,6 +61,8 @@ pub struct UaConfig {
     pub auto_ring: bool,
     /// True once the application takes calls (a SessionManager exists, ruling R21); otherwise 480.
     pub accepts_calls: bool,
+    /// False: whoever sends a MESSAGE is told 480.
+    pub accepts_messages: bool,
 }
 
 /// One identity of ours.
@@ -371,7 +374,7 @@ impl UserAgent {
         if let Err(error) = message.validate() {
             return self.answer_bad(&error, flow);
         }
-        if self.is_flooded(&message, now) {
+        if self.is_flooded(&message, now) || self.is_flooded_by_messages(&message, now) {
             self.core.stats.refused_by_rate += 1;
             return;
         }
@@ -491,6 +494,8 @@ impl UserAgent {
             && core.merge_keys.is_empty()
             && core.timers.is_empty()
             && core.queries.is_empty()
+            && core.asks.is_empty()
+            && core.open_reports.is_empty()
             && core.outputs.is_empty()
     }
 

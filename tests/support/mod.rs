@@ -163,6 +163,7 @@ pub fn config(address: SocketAddr) -> UaConfig {
         invite_rate_per_source: 1_000,
         auto_ring: true,
         accepts_calls: true,
+        accepts_messages: true,
     }
 }
 

@@ -1,4 +1,4 @@
-"""The command line: `sipwire demo | call | answer | options`.
+"""The command line: `sipwire demo | call | answer | options | message`.
 
 Results go to stdout, progress to stderr and only when it is a terminal. Exit codes: 0 ok, 1 local error, 2 usage,
 3 refused by the peer, 4 time-out.
@@ -155,6 +155,17 @@ def _parser(as_json: bool) -> argparse.ArgumentParser:
     )
     ping.add_argument("--timeout", type=_seconds, default=32.0, metavar="N", help="seconds to wait for the answer")
     _common(ping)
+
+    send = commands.add_parser("message", help="send an instant message")
+    send.add_argument("uri", type=_uri, metavar="URI", help="sip:user@host[:port][;transport=tcp]")
+    send.add_argument("text", metavar="TEXT", help='the message; "-" reads it from the standard input')
+    send.add_argument("--content-type", metavar="TYPE", help="what it is (default text/plain)")
+    send.add_argument("--cpim", action="store_true", help="wrap it into CPIM")
+    send.add_argument("--delivered", action="store_true", help="ask for a delivery report and wait for it")
+    send.add_argument("--transport", choices=["udp", "tcp"], help="overrides the URI's")
+    send.add_argument("--proxy", type=_proxy, metavar="HOST[:PORT]", help="send it there, whatever the URI says")
+    send.add_argument("--timeout", type=_seconds, default=32.0, metavar="N", help="seconds to wait for the answer")
+    _common(send)
     return parser
 
 

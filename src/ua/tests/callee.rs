@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::*;
 use crate::event::SessionState;
 use crate::media::MediaCommand;
-use crate::ua::core::ALLOW;
+use crate::ua::core::{ACCEPT_ALL, ALLOW};
 
 #[test]
 fn requests_that_cannot_be_served_get_the_answer_of_the_rfc() {
@@ -354,7 +354,7 @@ fn options_tells_what_we_can_do() {
         let answer = phone.ask(&Draft { uri, branch: uri.into(), ..Draft::new("OPTIONS", "") }).remove(0);
         assert_eq!(first_line(&answer), "200 OPTIONS");
         assert_eq!(header(&answer, "Allow"), ALLOW);
-        assert_eq!(header(&answer, "Accept"), "application/sdp");
+        assert_eq!(header(&answer, "Accept"), ACCEPT_ALL);
         assert!(answer.header_named("Supported").is_some());
     }
     let nobody = Draft { uri: "sip:nobody@192.0.2.1", ..Draft::new("OPTIONS", "n") };

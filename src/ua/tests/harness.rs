@@ -87,6 +87,16 @@ pub fn line(kind: &EventKind) -> String {
             let again = retry_after.map_or("for good".to_owned(), |seconds| format!("again in {seconds:.1} s"));
             format!("AccountRegistrationDidFail {code} {reason} {again}")
         }
+        EventKind::MessageDidSucceed { code, .. } => format!("MessageDidSucceed {code}"),
+        EventKind::MessageDidFail { code, reason, .. } => format!("MessageDidFail {code} {reason}"),
+        EventKind::MessageDidGetDeliveryReport { from_uri, message_id: _, disposition, status } => {
+            format!("MessageDidGetDeliveryReport {from_uri} {disposition} {status}")
+        }
+        EventKind::EngineGotMessage { from_uri, content_type, content, session, disposition, .. } => {
+            let (content, call) = (String::from_utf8_lossy(content), if session.is_some() { " in a call" } else { "" });
+            let wanted = if disposition.is_empty() { String::new() } else { format!(" [{}]", disposition.join(" ")) };
+            format!("EngineGotMessage {from_uri} {content_type} {content:?}{wanted}{call}")
+        }
         other => format!("{other:?}"),
     }
 }
@@ -120,6 +130,7 @@ pub fn config(at: SocketAddr) -> UaConfig {
         invite_rate_per_source: 1000,
         auto_ring: true,
         accepts_calls: true,
+        accepts_messages: true,
     }
 }
 

@@ -7,6 +7,7 @@ mod flows;
 pub(crate) mod harness;
 mod hostile;
 mod in_dialog;
+mod messages;
 mod modify;
 mod ours_in_dialog;
 mod recording;
