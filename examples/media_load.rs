@@ -27,7 +27,7 @@ fn main() -> Result<(), Failure> {
     let (caller, account) = engine(codec, (16_384, 24_575))?;
     let (callee, _) = engine(codec, (24_576, 32_767))?;
     let address = callee.addresses().udp.ok_or("UDP is on")?;
-    let route = Route { address: address.ip().to_string(), port: address.port(), transport: Transport::Udp };
+    let route = Route::new(address.ip().to_string(), address.port(), Transport::Udp);
     for _ in 0..calls {
         caller.connect(Connect {
             account,

@@ -96,6 +96,14 @@ pub struct Route {
     pub address: String,
     pub port: u16,
     pub transport: Transport,
+    /// What a WebSocket's GET names; `None`: "/".
+    pub path: Option<String>,
+}
+
+impl Route {
+    pub fn new(address: impl Into<String>, port: u16, transport: Transport) -> Self {
+        Self { address: address.into(), port, transport, path: None }
+    }
 }
 
 /// What a session looks like right after an event. Every field is an attribute of the API (`session-api` A1–A29).

@@ -51,7 +51,7 @@ impl Peer {
     fn call(&self, other: &Self, transport: Transport) -> SessionId {
         let addresses = other.engine.addresses();
         let address = if transport == Transport::Udp { addresses.udp } else { addresses.tcp }.expect("it listens");
-        let route = Route { address: address.ip().to_string(), port: address.port(), transport };
+        let route = Route::new(address.ip().to_string(), address.port(), transport);
         let call = Connect {
             account: self.account,
             callee: Uri::parse(b"sip:other@127.0.0.1").expect("a URI"),
@@ -521,7 +521,7 @@ fn a_connection_closed_under_a_request_fails_the_call() {
 }
 
 fn assert_fails_at_once(mut caller: Peer, port: u16) {
-    let route = Route { address: "127.0.0.1".to_owned(), port, transport: Transport::Tcp };
+    let route = Route::new("127.0.0.1", port, Transport::Tcp);
     let call = Connect {
         account: caller.account,
         callee: Uri::parse(b"sip:nobody@127.0.0.1").expect("a URI"),
@@ -548,7 +548,7 @@ fn a_name_is_resolved_and_a_wrong_one_fails() {
     let connect = |host: &str| Connect {
         account,
         callee: Uri::parse(b"sip:other@127.0.0.1").expect("a URI"),
-        routes: vec![Route { address: host.to_owned(), port, transport: Transport::Udp }],
+        routes: vec![Route::new(host, port, Transport::Udp)],
         audio: true,
         chat: false,
         extra_headers: Vec::new(),
@@ -568,7 +568,7 @@ fn options_are_answered_with_a_round_trip() {
         [(Transport::Udp, callee.engine.addresses().udp), (Transport::Tcp, callee.engine.addresses().tcp)]
     {
         let address = address.expect("it listens");
-        let route = Route { address: address.ip().to_string(), port: address.port(), transport };
+        let route = Route::new(address.ip().to_string(), address.port(), transport);
         let uri = Uri::parse(b"sip:other@127.0.0.1").expect("a URI");
         let asked = caller.engine.options(caller.account, uri, vec![route]).expect("it can be asked");
         let answer = caller.wait("answer", |kind| matches!(kind, EventKind::OptionsDidAnswer { .. }));
@@ -627,7 +627,7 @@ fn stop_does_not_wait_for_a_peer_that_is_gone() {
     // The callee's engine ends without a word: nothing answers the BYE.
     let relay = UdpSocket::bind("127.0.0.1:0").expect("a free port");
     let address = relay.local_addr().expect("bound");
-    let route = Route { address: "127.0.0.1".to_owned(), port: address.port(), transport: Transport::Udp };
+    let route = Route::new("127.0.0.1", address.port(), Transport::Udp);
     let call = Connect {
         account: caller.account,
         callee: Uri::parse(b"sip:deaf@127.0.0.1").expect("a URI"),

@@ -248,7 +248,7 @@ fn no_answer_at_all_is_408_after_seven_invites_in_32_s() {
 #[test]
 fn a_refused_connection_is_503() {
     let mut net = SimNet::pair(16);
-    let routes = vec![Route { address: "192.0.2.99".to_owned(), port: 5060, transport: Transport::Tcp }];
+    let routes = vec![Route::new("192.0.2.99", 5060, Transport::Tcp)];
     net.connect(ALICE, uri("bob"), routes).expect("connect is allowed");
     let course = ["NULL>CALLING", "NewOutgoing(audio)", "CALLING>TERMINATED", "DidFail(local 503)", "DidEnd(local)"];
     assert_courses(&mut net, &[&course], &[]);
@@ -258,9 +258,9 @@ fn a_refused_connection_is_503() {
 fn the_next_route_is_tried_after_a_refused_connection_and_a_host_is_looked_up() {
     let mut net = SimNet::pair(17);
     let bob = net.nodes[BOB].address;
-    net.hosts.insert("bob.example.com".to_owned(), vec![bob.ip()]);
-    let dead = Route { address: "192.0.2.99".to_owned(), port: 5060, transport: Transport::Tcp };
-    let alive = Route { address: "bob.example.com".to_owned(), port: 5060, transport: Transport::Udp };
+    net.dns.hosts.insert("bob.example.com".to_owned(), vec![bob.ip()]);
+    let dead = Route::new("192.0.2.99", 5060, Transport::Tcp);
+    let alive = Route::new("bob.example.com", 5060, Transport::Udp);
     let alice = net.connect(ALICE, uri("bob"), vec![dead, alive.clone()]).expect("connect is allowed");
     net.run_ms(2_000);
     let session = net.incoming(BOB);
@@ -279,7 +279,7 @@ fn the_next_route_is_tried_after_a_refused_connection_and_a_host_is_looked_up() 
 #[test]
 fn a_host_nobody_knows_ends_the_call() {
     let mut net = SimNet::pair(18);
-    let routes = vec![Route { address: "nowhere.example.com".to_owned(), port: 5060, transport: Transport::Udp }];
+    let routes = vec![Route::new("nowhere.example.com", 5060, Transport::Udp)];
     net.connect(ALICE, uri("bob"), routes).expect("connect is allowed");
     net.run_to_the_end(MINUTES);
     let words = net.all_words(ALICE);

@@ -7,13 +7,12 @@ use std::time::Duration;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::ua::QueryId;
+use crate::ua::locate::{Answer, Question};
 
 /// Lookups at once, a thread each.
 pub(super) const LOOKUP_LIMIT: usize = 16;
 /// Questions open at once, waiting ones included.
 pub(super) const RESOLVED_LIMIT: usize = 1024;
-/// How long an answer may take in all (reliability row 51).
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses taken from one answer.
 const ADDRESS_LIMIT: usize = 16;
 
@@ -21,7 +20,7 @@ const ADDRESS_LIMIT: usize = 16;
 #[derive(Debug)]
 pub(super) struct Resolved {
     pub query: QueryId,
-    pub addresses: Result<Vec<IpAddr>, String>,
+    pub answer: Result<Answer, String>,
 }
 
 pub(super) struct Resolver {
@@ -43,19 +42,21 @@ impl Resolver {
     ///
     /// # Errors
     /// When too many are open.
-    pub fn ask(&self, query: QueryId, host: String) -> Result<(), String> {
+    pub fn ask(&self, query: QueryId, question: Question, patience: Duration) -> Result<(), String> {
         let Ok(permit) = self.open.clone().try_acquire_owned() else {
-            return Err(format!("too many lookups are open to resolve {host}"));
+            return Err(format!("too many lookups are open to resolve {}", question.name()));
         };
         let (answers, running) = (self.answers.clone(), self.running.clone());
         tokio::spawn(async move {
             let lookup = async {
+                let Question::Address { host, .. } = question else {
+                    return Err("only addresses are looked up".to_owned());
+                };
                 // A lookup given up on still occupies its thread: the permit goes with it.
                 let thread = running.acquire_owned().await.map_err(|error| error.to_string())?;
-                let name = host.clone();
                 let found = tokio::task::spawn_blocking(move || {
                     let _thread = thread;
-                    std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0))
+                    std::net::ToSocketAddrs::to_socket_addrs(&(host.as_str(), 0))
                         .map(|found| found.map(|address| address.ip()).collect::<Vec<_>>())
                 });
                 let found = found.await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
@@ -65,13 +66,13 @@ impl Resolver {
                         addresses.push(address);
                     }
                 }
-                if addresses.is_empty() { Err("no address".to_owned()) } else { Ok(addresses) }
+                Ok(Answer::Address(addresses))
             };
-            let addresses = match tokio::time::timeout(LOOKUP_TIMEOUT, lookup).await {
+            let answer = match tokio::time::timeout(patience, lookup).await {
                 Ok(result) => result,
-                Err(_) => Err(format!("no answer within {} s", LOOKUP_TIMEOUT.as_secs())),
+                Err(_) => Err(format!("no answer within {} s", patience.as_secs_f32())),
             };
-            let _ = answers.send(Resolved { query, addresses }).await;
+            let _ = answers.send(Resolved { query, answer }).await;
             drop(permit);
         });
         Ok(())

@@ -278,8 +278,8 @@ impl Lane {
 
     fn take_resolved(&mut self, answers: &mut mpsc::Receiver<Resolved>, held: Option<Resolved>, now: Instant) -> bool {
         let mut next = held.or_else(|| answers.try_recv().ok());
-        while let Some(Resolved { query, addresses }) = next {
-            self.guarded("a resolved name", now, |lane| lane.ua.handle_resolved(query, addresses, now));
+        while let Some(Resolved { query, answer }) = next {
+            self.guarded("a resolved name", now, |lane| lane.ua.handle_resolved(query, answer, now));
             next = answers.try_recv().ok(); // bounded: the resolver has a limit on open questions
         }
         false
@@ -313,8 +313,8 @@ impl Lane {
                 Output::Event(event) => self.post(event, now),
                 Output::Media(session, command) => self.media_command(session, command, now),
                 Output::KeepAlive { .. } => {} // nothing on this machine closes a flow that is not used
-                Output::Resolve { query, host } => {
-                    if let Err(error) = self.resolver.ask(query, host) {
+                Output::Resolve { query, question, patience } => {
+                    if let Err(error) = self.resolver.ask(query, question, patience) {
                         self.ua.handle_resolved(query, Err(error), now);
                     }
                 }

@@ -45,7 +45,7 @@ pub fn transport(name: &str) -> PyResult<Transport> {
 
 /// A route from Python: (address, port, transport).
 pub fn route((address, port, name): (String, u16, String)) -> PyResult<Route> {
-    Ok(Route { address, port, transport: transport(&name)? })
+    Ok(Route::new(address, port, transport(&name)?))
 }
 
 /// The names of the streams, as the API lists them.

@@ -1,6 +1,6 @@
 //! A call of ours until it is answered: routes, the INVITE, early media, forks, refusals (RFC 3261 §13.2).
 
-use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::established::Confirmed;
@@ -16,6 +16,7 @@ use crate::sip::transaction::ClientId;
 use crate::sip::transport::Flow;
 use crate::sip::uri::Uri;
 use crate::ua::core::{ALLOW, ClientUse, Core, quoted};
+use crate::ua::locate::{self, Question};
 use crate::ua::routing::{Asker, RouteWalk, Step};
 use crate::ua::{Connect, VerbError, tokens};
 
@@ -55,6 +56,8 @@ pub(super) struct Outgoing {
     callee: Uri,
     extra_headers: Vec<(String, String)>,
     walk: RouteWalk,
+    /// Why the attempt before failed.
+    left_because: Option<(u16, Arc<str>)>,
     /// Where the next INVITE goes, from the moment the address is known.
     flow: Option<Flow>,
     /// Number of the last INVITE sent; each attempt has its own.
@@ -107,21 +110,22 @@ impl Session {
         check_streams(call.audio, call.chat)?;
         check_callee(&call.callee)?;
         check_extra_headers(&call.extra_headers)?;
-        let walk = RouteWalk::new(call.routes, core)?;
+        let walk = RouteWalk::to(call.routes, &call.callee, call.account, core)?;
         let snapshot = Snapshot {
             direction: Some(CallDirection::Outgoing),
             account: Some(call.account),
             call_id: Some(tokens::call_id(&mut core.random).into()),
             local_uri: Some(local_uri),
             remote_uri: Some(call.callee.clone()),
-            route: Some(walk.current().clone()),
-            transport: Some(walk.current().transport),
+            route: walk.current().cloned(),
+            transport: walk.current().map(|route| route.transport),
             ..Snapshot::default()
         };
         let outgoing = Outgoing {
             callee: call.callee,
             extra_headers: call.extra_headers,
             walk,
+            left_because: None,
             flow: None,
             seq: 0,
             invite: None,
@@ -140,25 +144,51 @@ impl Session {
 
     fn start_route(&mut self, core: &mut Core, now: Instant) {
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
-        let step = outgoing.walk.start(Asker::Session(self.id), core);
+        let step = outgoing.walk.start(Asker::Session(self.id), core, now);
         self.take_step(step, core, now);
     }
 
     /// The resolver has answered.
-    pub fn handle_resolved(&mut self, addresses: Result<Vec<IpAddr>, String>, core: &mut Core, now: Instant) {
+    pub fn handle_resolved(
+        &mut self,
+        question: &Question,
+        answer: Result<locate::Answer, String>,
+        core: &mut Core,
+        now: Instant,
+    ) {
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
-        let host = outgoing.walk.current().address.clone();
-        match addresses {
-            Ok(addresses) if !addresses.is_empty() => {
-                let step = outgoing.walk.resolved(addresses);
-                self.take_step(step, core, now);
+        match outgoing.walk.resolved(question, answer, Asker::Session(self.id), core, now) {
+            Step::Exhausted(why) => {
+                let failure = match (why, outgoing.left_because.take()) {
+                    (None, Some((code, reason))) => Failure::local(code, reason),
+                    (why, _) => Failure::local(503, why.unwrap_or_else(|| "no address is left".into())),
+                };
+                self.try_next(failure, core, now);
             }
-            Ok(_) => self.try_next(Failure::local(503, format!("{host} has no address")), core, now),
-            Err(error) => self.try_next(Failure::local(503, format!("cannot resolve {host}: {error}")), core, now),
+            step => self.take_step(step, core, now),
+        }
+    }
+
+    /// Lets `route` follow the walk; from the second one on that is told.
+    fn follow_route(&mut self, core: &mut Core) {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        let Some(route) = outgoing.walk.current().filter(|route| self.snapshot.route.as_ref() != Some(*route)) else {
+            return;
+        };
+        let (route, because) = (route.clone(), outgoing.left_because.take());
+        let is_first = self.snapshot.route.is_none();
+        self.change(|snapshot| {
+            snapshot.transport = Some(route.transport);
+            snapshot.route = Some(route.clone());
+        });
+        if !is_first {
+            let (code, reason) = because.unwrap_or_else(|| (0, "".into()));
+            self.post(EventKind::SessionDidChangeRoute { route, code, reason }, core);
         }
     }
 
     fn take_step(&mut self, step: Step, core: &mut Core, now: Instant) {
+        self.follow_route(core);
         let (Step::To(flow), Leg::Outgoing(outgoing)) = (step, &mut self.leg) else { return };
         outgoing.flow = Some(flow);
         self.change(|snapshot| {
@@ -174,21 +204,13 @@ impl Session {
     fn try_next(&mut self, failure: Failure, core: &mut Core, now: Instant) {
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
         outgoing.invite = None;
-        match outgoing.walk.next_address() {
-            Step::Exhausted => {}
-            step => return self.take_step(step, core, now),
+        match outgoing.walk.next(Asker::Session(self.id), core, now) {
+            Step::Exhausted(_) => self.fail(failure, core),
+            step => {
+                outgoing.left_because = Some((failure.code, failure.reason));
+                self.take_step(step, core, now);
+            }
         }
-        if !outgoing.walk.next_route() {
-            return self.fail(failure, core);
-        }
-        let route = outgoing.walk.current().clone();
-        self.change(|snapshot| {
-            snapshot.transport = Some(route.transport);
-            snapshot.route = Some(route.clone());
-        });
-        let Failure { code, reason, .. } = failure;
-        self.post(EventKind::SessionDidChangeRoute { route, code, reason }, core);
-        self.start_route(core, now);
     }
 
     // --- the INVITE --------------------------------------------------------------------------------------------------

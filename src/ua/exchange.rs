@@ -12,6 +12,7 @@ use bytes::Bytes;
 
 use super::core::{ClientUse, Core};
 use super::credentials::{Attempts, Authorizable};
+use super::locate::{Answer, Question};
 use super::routing::{Asker, RouteWalk, Step};
 use super::{UserAgent, messages, options, tokens};
 use crate::event::{AccountId, RequestId};
@@ -111,7 +112,7 @@ impl Exchange {
     }
 
     fn start(&mut self, core: &mut Core, now: Instant) -> Progress {
-        let step = self.ask.walk.start(Asker::Exchange(self.id), core);
+        let step = self.ask.walk.start(Asker::Exchange(self.id), core, now);
         self.take_step(step, core, now);
         None
     }
@@ -174,15 +175,19 @@ impl Exchange {
         core.send(request, flow, Some(ClientUse::Exchange(self.id)), now);
     }
 
-    pub fn handle_resolved(&mut self, found: Result<Vec<IpAddr>, String>, core: &mut Core, now: Instant) -> Progress {
-        match found {
-            Ok(addresses) if !addresses.is_empty() => {
-                let step = self.ask.walk.resolved(addresses);
+    pub fn handle_resolved(
+        &mut self,
+        question: &Question,
+        answer: Result<Answer, String>,
+        core: &mut Core,
+        now: Instant,
+    ) -> Progress {
+        match self.ask.walk.resolved(question, answer, Asker::Exchange(self.id), core, now) {
+            Step::Exhausted(why) => self.handle_failure(503, why.as_deref().unwrap_or("no address is left"), core, now),
+            step => {
                 self.take_step(step, core, now);
                 None
             }
-            Ok(_) => self.handle_failure(503, "the host has no address", core, now),
-            Err(error) => self.handle_failure(503, &error, core, now),
         }
     }
 
@@ -214,12 +219,8 @@ impl Exchange {
 
     fn try_next(&mut self, core: &mut Core, now: Instant) -> bool {
         self.attempts = Attempts::default();
-        match self.ask.walk.next_address() {
-            Step::Exhausted if self.ask.walk.next_route() => {
-                self.start(core, now);
-                true
-            }
-            Step::Exhausted => false,
+        match self.ask.walk.next(Asker::Exchange(self.id), core, now) {
+            Step::Exhausted(_) => false,
             step => {
                 self.take_step(step, core, now);
                 true

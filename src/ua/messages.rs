@@ -337,7 +337,7 @@ impl Core {
     ) -> Result<Ask, VerbError> {
         self.accounts.get(account).ok_or(VerbError::UnknownAccount(account))?;
         check_callee(&uri)?;
-        let walk = RouteWalk::new(routes, self)?;
+        let walk = RouteWalk::to(routes, &uri, account, self)?;
         Ok(Ask {
             owner,
             account,
@@ -376,7 +376,7 @@ impl Core {
     /// the message came from.
     fn report_delivery(&mut self, account: AccountId, uri: Uri, message_id: String, date_time: String, flow: Flow) {
         let source = flow.remote.ip();
-        let back = Route { address: source.to_string(), port: flow.remote.port(), transport: flow.transport };
+        let back = Route::new(source.to_string(), flow.remote.port(), flow.transport);
         let proxy = self.accounts.get(account).and_then(|account| account.outbound_proxy.clone());
         let report = SendReport {
             account,

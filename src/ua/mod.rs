@@ -11,6 +11,7 @@ pub(crate) mod exchange;
 mod forks;
 mod inbound;
 mod limits;
+pub mod locate;
 pub mod messages;
 pub(crate) mod options;
 pub mod peers;
@@ -22,7 +23,7 @@ pub(crate) mod timers;
 pub(crate) mod tokens;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,6 +33,7 @@ use rand::rngs::StdRng;
 
 use self::core::{Core, warning_header};
 use self::exchange::Exchange;
+use self::locate::{Answer, Question};
 use self::peers::Peer;
 use self::registration::Registrations;
 use self::routing::{Asker, RouteWalk};
@@ -135,7 +137,7 @@ pub struct RegistrationSettings {
 pub struct Connect {
     pub account: AccountId,
     pub callee: Uri,
-    /// Tried in order (ruling R19).
+    /// Tried in order (ruling R19); empty: the account's outbound proxy, or where RFC 3263 leads.
     pub routes: Vec<Route>,
     pub audio: bool,
     pub chat: bool,
@@ -184,10 +186,11 @@ pub enum Output {
         flow: Flow,
         interval: Option<Duration>,
     },
-    /// Look the host's addresses up and call `handle_resolved`.
+    /// Ask a name server and call `handle_resolved`, with an error when there is no answer within `patience`.
     Resolve {
         query: QueryId,
-        host: String,
+        question: Question,
+        patience: Duration,
     },
 }
 
@@ -349,7 +352,7 @@ impl UserAgent {
         now: Instant,
     ) -> Result<RequestId, VerbError> {
         self.core.open_account(account)?;
-        let walk = RouteWalk::new(routes, &self.core)?;
+        let walk = RouteWalk::to(routes, &uri, account, &self.core)?;
         let ping = options::ping(account, uri, walk, &self.core)?;
         let id = self.start_exchange(ping, now);
         self.drain_transactions(now);
@@ -395,16 +398,16 @@ impl UserAgent {
         self.drain_transactions(now);
     }
 
-    /// The answer to [`Output::Resolve`].
-    pub fn handle_resolved(&mut self, query: QueryId, addresses: Result<Vec<IpAddr>, String>, now: Instant) {
-        match self.core.queries.take(query) {
-            Some(Asker::Session(id)) => {
-                self.with(id, |session, core| session.handle_resolved(addresses, core, now));
+    /// The answer to [`Output::Resolve`]; no such record or name is an answer too, an empty one.
+    pub fn handle_resolved(&mut self, query: QueryId, answer: Result<Answer, String>, now: Instant) {
+        let Some((asker, question)) = self.core.queries.take(query) else { return };
+        match asker {
+            Asker::Session(id) => {
+                self.with(id, |session, core| session.handle_resolved(&question, answer, core, now));
             }
-            Some(Asker::Exchange(id)) => {
-                self.step_exchange(id, now, |exchange, core| exchange.handle_resolved(addresses, core, now));
+            Asker::Exchange(id) => {
+                self.step_exchange(id, now, |exchange, core| exchange.handle_resolved(&question, answer, core, now));
             }
-            None => {}
         }
         self.drain_transactions(now);
     }

@@ -11,7 +11,7 @@
 pub mod peer;
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -27,7 +27,8 @@ use sipwire::sip::stream::{Frame, StreamFramer};
 use sipwire::sip::transaction::ClientId;
 use sipwire::sip::transport::{ConnectionId, Flow, Transport};
 use sipwire::sip::uri::Uri;
-use sipwire::ua::{AccountSettings, Connect, Output, UaConfig, UserAgent, VerbError};
+use sipwire::ua::locate::{Answer, Naptr, Question, Srv};
+use sipwire::ua::{AccountSettings, Connect, Output, QueryId, UaConfig, UserAgent, VerbError};
 
 /// The account each node has.
 pub const ACCOUNT: AccountId = AccountId(1);
@@ -95,7 +96,58 @@ enum Pending {
     Datagram { to: usize, from: SocketAddr, bytes: Bytes },
     Segment { connection: usize, to_opener: bool, bytes: Bytes },
     Refused { node: usize, client: ClientId },
+    Resolved { node: usize, query: QueryId, answer: Result<Answer, String> },
     Act { node: usize, action: Action },
+}
+
+/// What name servers know. Names that are nowhere in it do not exist.
+#[derive(Debug, Default)]
+pub struct Zone {
+    pub naptr: BTreeMap<String, Vec<Naptr>>,
+    pub srv: BTreeMap<String, Vec<Srv>>,
+    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    /// Names whose questions are never answered.
+    pub silent: BTreeSet<String>,
+    /// How long each answer takes.
+    pub delay: Duration,
+}
+
+impl Zone {
+    /// `SIP+D2U`, … of a domain, the first one best.
+    pub fn naptr(&mut self, domain: &str, services: &[(&str, &str)]) {
+        let record = |(order, (service, replacement)): (u16, &(&str, &str))| Naptr {
+            order,
+            preference: 0,
+            flags: "s".to_owned(),
+            service: (*service).to_owned(),
+            replacement: (*replacement).to_owned(),
+        };
+        self.naptr.insert(domain.to_owned(), (0..).zip(services).map(record).collect());
+    }
+
+    /// Servers of a service, in the order they are to be tried.
+    pub fn srv(&mut self, name: &str, servers: &[(&str, u16)]) {
+        let record = |(priority, (target, port)): (u16, &(&str, u16))| Srv {
+            priority,
+            weight: 0,
+            port: *port,
+            target: (*target).to_owned(),
+        };
+        self.srv.insert(name.to_owned(), (0..).zip(servers).map(record).collect());
+    }
+
+    pub fn host(&mut self, name: &str, addresses: &[IpAddr]) {
+        self.hosts.insert(name.to_owned(), addresses.to_vec());
+    }
+
+    fn answer(&self, question: &Question) -> Option<Answer> {
+        let name = question.name();
+        (!self.silent.contains(name)).then(|| match question {
+            Question::Naptr(_) => Answer::Naptr(self.naptr.get(name).cloned().unwrap_or_default()),
+            Question::Srv(_) => Answer::Srv(self.srv.get(name).cloned().unwrap_or_default()),
+            Question::Address { .. } => Answer::Address(self.hosts.get(name).cloned().unwrap_or_default()),
+        })
+    }
 }
 
 struct Scheduled {
@@ -143,7 +195,9 @@ pub struct SimNet {
     /// Directions that differ from `link`.
     pub links: BTreeMap<(usize, usize), Link>,
     pub drop: Option<DropRule>,
-    pub hosts: BTreeMap<String, Vec<IpAddr>>,
+    pub dns: Zone,
+    /// What name servers were asked, by all nodes.
+    pub asked: Vec<Question>,
     /// What went over the wires, when asked for.
     pub trace: Option<Vec<String>>,
     pub steps: u64,
@@ -184,7 +238,8 @@ impl SimNet {
             link: Link::PERFECT,
             links: BTreeMap::new(),
             drop: None,
-            hosts: BTreeMap::new(),
+            dns: Zone::default(),
+            asked: Vec::new(),
             trace: None,
             steps: 0,
             connections: Vec::new(),
@@ -252,7 +307,7 @@ impl SimNet {
 
     pub fn route_to(&self, node: usize, transport: Transport) -> Route {
         let address = self.nodes[node].address;
-        Route { address: address.ip().to_string(), port: address.port(), transport }
+        Route::new(address.ip().to_string(), address.port(), transport)
     }
 
     /// Calls `callee` with audio.
@@ -531,6 +586,10 @@ impl SimNet {
                 self.ua(node).handle_transport_error(client, "connection refused", now);
                 self.drain(node);
             }
+            Pending::Resolved { node, query, answer } => {
+                self.ua(node).handle_resolved(query, answer, now);
+                self.drain(node);
+            }
             Pending::Act { node, action } => {
                 self.note(|| format!("application {action:?}"));
                 // Forbidden by now is fine: the call went another way meanwhile.
@@ -568,9 +627,17 @@ impl SimNet {
                 }
                 Output::Media(session, command) => self.answer_media(index, session, command),
                 Output::KeepAlive { .. } => {}
-                Output::Resolve { query, host } => {
-                    let answer = self.hosts.get(&host).cloned().ok_or_else(|| format!("{host} is unknown"));
-                    self.ua(index).handle_resolved(query, answer, now);
+                Output::Resolve { query, question, patience } => {
+                    self.asked.push(question.clone());
+                    let (after, answer) = match self.dns.answer(&question) {
+                        Some(answer) => (self.dns.delay, Ok(answer)),
+                        None => (patience, Err("no answer".to_owned())),
+                    };
+                    if after.is_zero() {
+                        self.ua(index).handle_resolved(query, answer, now);
+                    } else {
+                        self.push(now + after, Pending::Resolved { node: index, query, answer });
+                    }
                 }
             }
         }

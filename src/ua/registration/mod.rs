@@ -352,8 +352,7 @@ impl Registration {
         let refresh_after = granted.time().mul_f64(core.random.random_range(0.80..0.95));
         self.state = State::Registered { refresh_at: now + refresh_after.max(backoff::LEAST_REFRESH) };
         let flow = granted.flow;
-        let registrar =
-            Route { address: flow.remote.ip().to_string(), port: flow.remote.port(), transport: flow.transport };
+        let registrar = Route::new(flow.remote.ip().to_string(), flow.remote.port(), flow.transport);
         let (contact, expires) = (granted.contact.clone(), granted.expires);
         let keep_alive = granted.keep_alive(&mut core.random);
         let binding = Binding {
@@ -504,7 +503,7 @@ fn next_hop(target: &Target, settings: &AccountSettings, core: &Core) -> Route {
         None => offered.find(|transport| core.local_address(*transport, None).is_some()).unwrap_or(Transport::Udp),
     };
     let address = uri.host.as_ref().map(ToString::to_string).unwrap_or_default();
-    Route { address, port: uri.port.unwrap_or(transport.default_port()), transport }
+    Route::new(address, uri.port.unwrap_or(transport.default_port()), transport)
 }
 
 fn whole_seconds(time: Duration) -> u32 {

@@ -17,6 +17,7 @@ use crate::sip::message::Message;
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::Uri;
+use crate::ua::locate::Question;
 use crate::ua::{AccountSettings, Connect, Output, QueryId, UaConfig, UserAgent, VerbError};
 
 pub const ALICE: &str = "192.0.2.1:5060";
@@ -33,7 +34,7 @@ pub fn uri(text: &str) -> Uri {
 
 pub fn route(text: &str) -> Route {
     let (host, port) = text.rsplit_once(':').expect("host:port");
-    Route { address: host.into(), port: port.parse().expect("a port"), transport: Transport::Udp }
+    Route::new(host, port.parse().expect("a port"), Transport::Udp)
 }
 
 pub fn streams(streams: Streams) -> String {
@@ -109,9 +110,9 @@ pub struct Side {
     pub log: Vec<String>,
     pub snapshots: BTreeMap<SessionId, Arc<Snapshot>>,
     pub media: Vec<MediaCommand>,
-    pub queries: Vec<(QueryId, String)>,
     /// Flows to be kept open, or no longer.
     pub keep_alives: Vec<(Flow, Option<Duration>)>,
+    pub queries: Vec<(QueryId, Question)>,
     /// What the media side says to the next `Open`.
     pub media_error: Option<String>,
     /// Whether the recorder reports start and stop at once.
@@ -179,7 +180,7 @@ impl Side {
                     self.media.push(command);
                 }
                 Output::KeepAlive { flow, interval } => self.keep_alives.push((flow, interval)),
-                Output::Resolve { query, host } => self.queries.push((query, host)),
+                Output::Resolve { query, question, .. } => self.queries.push((query, question)),
             }
         }
         sent

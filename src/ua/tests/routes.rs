@@ -6,6 +6,7 @@ use super::harness::*;
 use crate::event::AccountId;
 use crate::media::MediaCommand;
 use crate::sip::transport::Transport;
+use crate::ua::locate::Answer;
 use crate::ua::{Connect, VerbError};
 
 #[test]
@@ -90,11 +91,11 @@ fn a_host_name_is_resolved_and_each_address_tried_before_the_next_route() {
     let mut phone = Lone::new();
     phone.side.call("sip:bob@example.com", &["proxy.example.com:5070", PEER], phone.now).unwrap();
     phone.run();
-    let (query, host) = phone.side.queries.remove(0);
-    assert_eq!(host, "proxy.example.com");
+    let (query, question) = phone.side.queries.remove(0);
+    assert_eq!(question.name(), "proxy.example.com");
     assert!(phone.take().is_empty());
     let addresses = vec!["192.0.2.50".parse().unwrap(), "192.0.2.51".parse().unwrap()];
-    phone.side.ua.handle_resolved(query, Ok(addresses), phone.now);
+    phone.side.ua.handle_resolved(query, Ok(Answer::Address(addresses)), phone.now);
     phone.run();
     assert_eq!(phone.take_lines(), ["INVITE"]);
     assert!(matches!(phone.side.media[0], MediaCommand::Open { peer } if peer == address("192.0.2.50:5070")));
@@ -109,7 +110,7 @@ fn a_host_name_is_resolved_and_each_address_tried_before_the_next_route() {
 #[test]
 fn a_host_name_without_an_address_fails_the_route() {
     for (answer, reason) in [
-        (Ok(vec![]), "nowhere.example has no address"),
+        (Ok(Answer::Address(vec![])), "nowhere.example has no address"),
         (Err("timed out".to_owned()), "cannot resolve nowhere.example: timed out"),
     ] {
         let mut phone = Lone::new();
@@ -135,7 +136,7 @@ fn a_call_ended_while_its_route_is_resolved_sends_nothing() {
         ["CALLING>TERMINATING", "WillEnd", "TERMINATING>TERMINATED", "DidEnd local"]
     );
     let (query, _) = phone.side.queries.remove(0);
-    phone.side.ua.handle_resolved(query, Ok(vec!["192.0.2.50".parse().unwrap()]), phone.now);
+    phone.side.ua.handle_resolved(query, Ok(Answer::Address(vec!["192.0.2.50".parse().unwrap()])), phone.now);
     phone.run();
     assert!(phone.take().is_empty());
     phone.expect_nothing_left();
@@ -168,7 +169,6 @@ fn bad_arguments_are_refused_at_once_and_named() {
     let cases = [
         (Connect { audio: false, ..good() }, "no stream is asked for: audio is False"),
         (Connect { chat: true, ..good() }, "chat is not available: only audio is"),
-        (Connect { routes: vec![], ..good() }, "routes is empty"),
         (Connect { routes: vec![route("h:0")], ..good() }, "route \"h\" port 0 is no destination"),
         (
             Connect { routes: vec![tls], ..good() },
