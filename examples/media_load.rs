@@ -35,6 +35,7 @@ fn main() -> Result<(), Failure> {
             routes: vec![route.clone()],
             audio: true,
             chat: false,
+            late_offer: false,
             extra_headers: Vec::new(),
         })?;
     }

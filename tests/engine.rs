@@ -58,6 +58,7 @@ impl Peer {
             routes: vec![route],
             audio: true,
             chat: false,
+            late_offer: false,
             extra_headers: Vec::new(),
         };
         self.engine.connect(call).expect("a call can be made")
@@ -528,6 +529,7 @@ fn assert_fails_at_once(mut caller: Peer, port: u16) {
         routes: vec![route],
         audio: true,
         chat: false,
+        late_offer: false,
         extra_headers: Vec::new(),
     };
     let began = Instant::now();
@@ -551,6 +553,7 @@ fn a_name_is_resolved_and_a_wrong_one_fails() {
         routes: vec![Route::new(host, port, Transport::Udp)],
         audio: true,
         chat: false,
+        late_offer: false,
         extra_headers: Vec::new(),
     };
     caller.engine.connect(connect("localhost")).expect("a call can be made");
@@ -634,6 +637,7 @@ fn stop_does_not_wait_for_a_peer_that_is_gone() {
         routes: vec![route],
         audio: true,
         chat: false,
+        late_offer: false,
         extra_headers: Vec::new(),
     };
     caller.engine.connect(call).expect("a call can be tried");

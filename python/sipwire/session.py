@@ -366,13 +366,16 @@ class Session:
         audio: bool = False,
         chat: bool = False,
         extra_headers: Sequence[tuple[str, str]] = (),
+        *,
+        late_offer: bool = False,
     ) -> None:
         """Calls; allowed in NULL. On return the state is CALLING.
 
         Posts SIPSessionChangedState, SIPSessionNewOutgoing, SIPSessionGotRingIndication for each 180, then
         SIPSessionWillStart, SIPSessionGotStreamUpdate, SIPSessionChangedState and SIPSessionDidStart; or
         SIPSessionChangedState, SIPSessionDidFail and SIPSessionDidEnd. The routes are tried in order:
-        SIPSessionDidChangeRoute tells of each further one.
+        SIPSessionDidChangeRoute tells of each further one. With ``late_offer`` the INVITE carries no description: the
+        callee offers.
 
         Raises :exc:`ValueError` without a stream or a route, :exc:`EngineError` when the engine does not run.
         """
@@ -391,7 +394,7 @@ class Session:
             if self._number is not None:
                 number = None
             else:
-                number = core.connect(account, uri, chosen, audio, chat, list(extra_headers))
+                number = core.connect(account, uri, chosen, audio, chat, list(extra_headers), late_offer)
                 self._core, self._number = core, number
                 self.engine._sessions[number] = self
         if number is None:
@@ -423,6 +426,31 @@ class Session:
     def ring(self) -> None:
         """Tells the caller that it rings (180); allowed in INCOMING. Needed with the option ``auto_ring`` off only."""
         self._verb("ring", [SessionState.INCOMING], lambda core, number: core.ring(number))
+
+    def early_media(self) -> None:
+        """Lets audio run before the call is taken (183 with our answer); allowed in INCOMING, a second time without effect.
+
+        Posts SIPSessionGotStreamUpdate when :attr:`audio` runs. Raises :exc:`SessionStateError` also for a caller that
+        made no offer and does not support reliable provisional responses.
+        """
+        self._verb("early_media", [SessionState.INCOMING], lambda core, number: core.early_media(number))
+
+    def redirect(self, targets: SIPURI | str | Iterable[SIPURI | str]) -> None:
+        """Sends the caller to other addresses (302), the first one preferred; allowed in INCOMING, does nothing in
+        TERMINATED.
+
+        Posts SIPSessionChangedState, SIPSessionWillEnd, SIPSessionChangedState and SIPSessionDidEnd. Raises
+        :exc:`ValueError` without a target.
+        """
+        given = [targets] if isinstance(targets, SIPURI | str) else list(targets)
+        uris = [target if isinstance(target, SIPURI) else SIPURI(target) for target in given]
+        if not uris:
+            raise ValueError("targets is empty")
+        try:
+            self._verb("redirect", [SessionState.INCOMING], lambda core, number: core.redirect(number, uris))
+        except SessionStateError as error:
+            if error.state != SessionState.TERMINATED:
+                raise
 
     def end(self, reason: str | None = None) -> None:
         """Ends the session; does nothing in NULL, TERMINATING and TERMINATED.

@@ -283,6 +283,14 @@ impl Engine {
         self.verb(move |ua, now| ua.ring(session, now))
     }
 
+    pub fn early_media(&self, session: SessionId) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.early_media(session, now))
+    }
+
+    pub fn redirect(&self, session: SessionId, targets: Vec<Uri>) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.redirect(session, &targets, now))
+    }
+
     pub fn end(&self, session: SessionId, reason: Option<&str>) -> Result<(), EngineError> {
         let reason = reason.map(str::to_owned);
         self.verb(move |ua, now| ua.end(session, reason.as_deref(), now))

@@ -230,9 +230,11 @@ impl PyEngine {
         audio: bool,
         chat: bool,
         extra_headers: Vec<(String, String)>,
+        late_offer: bool,
     ) -> PyResult<u64> {
         let routes = self::routes(routes)?;
-        let call = Connect { account: AccountId(account), callee: callee.0, routes, audio, chat, extra_headers };
+        let call =
+            Connect { account: AccountId(account), callee: callee.0, routes, audio, chat, late_offer, extra_headers };
         Ok(py.detach(|| self.0.connect(call))?.0)
     }
 
@@ -246,6 +248,15 @@ impl PyEngine {
 
     fn ring(&self, py: Python<'_>, session: u64) -> PyResult<()> {
         Ok(py.detach(|| self.0.ring(SessionId(session)))?)
+    }
+
+    fn early_media(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.early_media(SessionId(session)))?)
+    }
+
+    fn redirect(&self, py: Python<'_>, session: u64, targets: Vec<PyUri>) -> PyResult<()> {
+        let targets = targets.into_iter().map(|target| target.0).collect();
+        Ok(py.detach(|| self.0.redirect(SessionId(session), targets))?)
     }
 
     fn end(&self, py: Python<'_>, session: u64, reason: Option<&str>) -> PyResult<()> {

@@ -12,7 +12,7 @@ use crate::sip::dialog::Dialog;
 use crate::sip::message::Message;
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::Flow;
-use crate::ua::core::{Core, reason_header};
+use crate::ua::core::Core;
 use crate::ua::timers::Timer;
 use crate::ua::{BYE_PATIENCE, VerbError};
 
@@ -66,13 +66,11 @@ impl Session {
         match self.take_leg() {
             Leg::Outgoing(outgoing) => {
                 if let Some(client) = outgoing.client() {
-                    let headers: Vec<_> =
-                        reason.map(|reason| ("Reason".to_owned(), reason_header(reason))).into_iter().collect();
-                    core.transactions.cancel(client, &headers, now);
+                    outgoing.abandon(reason.unwrap_or_default(), core, now);
                     ending.waits = Waits::Cancelled(client);
                 }
             }
-            Leg::Incoming(incoming) => self.refuse(*incoming, 603, reason, core, now),
+            Leg::Incoming(incoming) => self.refuse(*incoming, 603, reason, &[], core, now),
             Leg::Answered(answered) => {
                 ending.waits = Waits::Ack;
                 (ending.dialog, ending.unacked) = (Some(answered.dialog), Some(answered.unacked));
@@ -105,7 +103,7 @@ impl Session {
         self.set_state(SessionState::Terminating, core);
         self.post(EventKind::SessionWillEnd, core);
         if let Leg::Incoming(incoming) = self.take_leg() {
-            self.refuse(*incoming, code, phrase, core, now);
+            self.refuse(*incoming, code, phrase, &[], core, now);
         }
         self.finish(Originator::Local, None, core);
         Ok(())
@@ -132,6 +130,7 @@ impl Session {
     /// The call never came up.
     pub(super) fn fail(&mut self, failure: Failure, core: &mut Core) {
         let Failure { originator, code, reason } = failure;
+        self.silence_early_media(core);
         self.close_media(core);
         self.stop_2xx_timers(core);
         self.change(|snapshot| snapshot.failure = Some((code, Arc::clone(&reason))));
@@ -244,7 +243,8 @@ impl Session {
     }
 
     /// The last notifications.
-    fn finish(&mut self, originator: Originator, end_reason: Option<Arc<str>>, core: &mut Core) {
+    pub(super) fn finish(&mut self, originator: Originator, end_reason: Option<Arc<str>>, core: &mut Core) {
+        self.silence_early_media(core);
         self.close_media(core);
         core.timers.cancel(self.id, Timer::Patience);
         self.set_state(SessionState::Terminated, core);

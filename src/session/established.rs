@@ -13,10 +13,11 @@ use crate::media::AudioParams;
 use crate::sdp::description::Description;
 use crate::sdp::negotiation::NegotiationError;
 use crate::sip::dialog::Dialog;
+use crate::sip::headers::list_contains;
 use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transaction::{ServerId, T1, T2};
 use crate::sip::transport::Flow;
-use crate::ua::core::{ACCEPT, ALLOW, Core};
+use crate::ua::core::{ACCEPT, ALLOW, Core, SUPPORTED};
 use crate::ua::messages::take_in_session;
 use crate::ua::options::answer_options;
 
@@ -72,7 +73,9 @@ enum Verdict {
 impl Session {
     /// Media is agreed on and the ACK has passed: the call is up.
     pub(super) fn establish(&mut self, core: &mut Core) {
-        self.post_audio_started(core);
+        if !self.snapshot.has_audio {
+            self.post_audio_started(core); // early media of ours has told it
+        }
         self.set_state(SessionState::Established, core);
         self.post(EventKind::SessionDidStart, core);
         if self.snapshot.on_hold_by_remote {
@@ -109,6 +112,7 @@ impl Session {
             Method::Bye => self.handle_bye(server, request, flow, core, now),
             _ if matches!(self.leg, Leg::Ending(_) | Leg::Over) => core.answer(server, request, flow, 481, now),
             Method::Invite => self.handle_reinvite(server, request, flow, core, now),
+            Method::Prack => self.handle_prack(server, request, flow, core, now),
             Method::Update => self.handle_update(server, request, flow, core, now),
             Method::Message => {
                 take_in_session(server, request, flow, (self.account, self.id), core, now);
@@ -319,7 +323,9 @@ fn send_refusal(
 
 /// Extensions a request needs and we lack: all it names (RFC 3261 §8.2.2.3). Written back as they came.
 pub(crate) fn required_extensions(request: &Message) -> Option<String> {
-    let mut names = request.header_values(HeaderName::Require).filter(|name| !name.is_empty()).peekable();
+    let unknown =
+        |name: &&[u8]| !name.is_empty() && !list_contains(SUPPORTED.as_bytes(), &String::from_utf8_lossy(name));
+    let mut names = request.header_values(HeaderName::Require).filter(unknown).peekable();
     names.peek()?;
     let names: Vec<_> = names.take(16).map(String::from_utf8_lossy).collect();
     Some(names.join(", "))

@@ -24,6 +24,8 @@ pub(super) enum Purpose {
     /// It tells that we are there: the rules for all of them are all there is to its answer.
     #[cfg(test)]
     Probe,
+    /// It acknowledges a provisional response: whatever comes of it, the INVITE's own responses tell.
+    Prack,
 }
 
 impl Purpose {
@@ -34,6 +36,7 @@ impl Purpose {
             Self::Reinvite => true,
             #[cfg(test)]
             Self::Probe => true,
+            Self::Prack => false,
         }
     }
 }
@@ -190,6 +193,7 @@ impl Session {
             Purpose::Reinvite => self.reinvite_answered(answer, core, now),
             #[cfg(test)]
             Purpose::Probe => {}
+            Purpose::Prack => {}
         }
         if is_the_end {
             self.dialog_is_dead(answer, core, now);

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::established::{Confirmed, Unacked};
 use super::media::local_audio;
 use super::outgoing::{has_sdp, take_answer};
+use super::provisional::{Early, PeerReliability};
 use super::table::{Permission, Verb};
 use super::{Failure, Leg, Session, header_list, peer_reason, shown_sdp, text};
 use crate::event::{AccountId, CallDirection, EventKind, Originator, SessionId, SessionState, Snapshot, Streams};
@@ -20,12 +21,16 @@ use crate::sip::dialog::Dialog;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::transaction::{ServerId, T1, TRANSACTION_TIMEOUT};
 use crate::sip::transport::Flow;
+use crate::sip::uri::Uri;
 use crate::ua::VerbError;
-use crate::ua::core::{ALLOW, Core, MergeKey, warning_header};
+use crate::ua::core::{ALLOW, Core, MergeKey, SUPPORTED, warning_header};
 use crate::ua::timers::Timer;
 
 /// Proxies give a ringing call up after three minutes of silence (RFC 3261 §13.3.1.1, §16.6 timer C).
-const KEEP_RINGING_EVERY: Duration = Duration::from_secs(60);
+pub(super) const KEEP_RINGING_EVERY: Duration = Duration::from_secs(60);
+
+/// Targets of a redirection: as many as a forking proxy would try.
+const MAX_TARGETS: usize = 16;
 
 /// An INVITE that has passed all checks.
 #[derive(Debug)]
@@ -44,21 +49,32 @@ pub(crate) struct Arrival {
 
 #[derive(Debug)]
 pub(super) struct Incoming {
-    server: ServerId,
+    pub(super) server: ServerId,
     /// The INVITE as it came: a call may ring for minutes, and its headers' places take more room than its bytes.
     invite: Bytes,
-    flow: Flow,
+    /// Its CSeq number.
+    pub(super) number: u32,
+    pub(super) flow: Flow,
     pub(super) dialog: Dialog,
     /// `None`: the peer wants us to offer.
-    offer: Option<Description>,
+    pub(super) offer: Option<Description>,
     proposed: Streams,
+    pub(super) peer: PeerReliability,
     /// 180 was sent and is to be repeated.
-    ringing: bool,
+    pub(super) ringing: bool,
+    /// A provisional response describes our side already.
+    pub(super) described: bool,
+    pub(super) early: Option<Box<Early>>,
 }
 
 impl Incoming {
-    fn request(&self) -> Message {
+    pub(super) fn request(&self) -> Message {
         Message::parse(self.invite.clone()).expect("the INVITE of this session was read before")
+    }
+
+    /// Offer and answer are over before the 200.
+    pub(super) fn settled(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.settled)
     }
 }
 
@@ -138,8 +154,19 @@ impl Session {
         };
         let expires = request.header(HeaderName::Expires).and_then(seconds);
         let proposed = Streams { audio: true, chat: false };
-        let invite = request.as_bytes().clone();
-        let incoming = Incoming { server, invite, flow, dialog, offer, proposed, ringing: false };
+        let incoming = Incoming {
+            server,
+            invite: request.as_bytes().clone(),
+            number: request.cseq().map(|cseq| cseq.number).unwrap_or_default(),
+            flow,
+            dialog,
+            offer,
+            proposed,
+            peer: PeerReliability::of(&request),
+            ringing: false,
+            described: false,
+            early: None,
+        };
         let mut session = Self::new(id, tag, snapshot, Leg::Incoming(Box::new(incoming)), core);
         session.half_open = Some(flow.remote.ip());
         session.merge_key = Some(merge_key.clone());
@@ -149,7 +176,7 @@ impl Session {
             core.timers.set(id, Timer::Expires, now + expires);
         }
         if core.config.auto_ring {
-            session.send_ringing(&request, core, now);
+            session.send_ringing(core, now);
         }
         session.set_state(SessionState::Incoming, core);
         session.post(EventKind::SessionNewIncoming { streams: proposed }, core);
@@ -158,23 +185,11 @@ impl Session {
 
     // --- verbs -------------------------------------------------------------------------------------------------------
 
-    /// Sends 180.
-    ///
-    /// # Errors
-    /// Outside INCOMING.
-    pub fn ring(&mut self, core: &mut Core, now: Instant) -> Result<(), VerbError> {
-        let Permission::Act = Verb::Ring.check(self.state())? else { return Ok(()) };
-        let Leg::Incoming(incoming) = &self.leg else { return Ok(()) };
-        let request = incoming.request();
-        self.send_ringing(&request, core, now);
-        Ok(())
-    }
-
     /// M3: asks for sockets; the 200 leaves when they are there.
     ///
     /// # Errors
     /// Outside INCOMING, or for streams that were not proposed.
-    pub fn accept(&mut self, audio: bool, chat: bool, core: &mut Core) -> Result<(), VerbError> {
+    pub fn accept(&mut self, audio: bool, chat: bool, core: &mut Core, now: Instant) -> Result<(), VerbError> {
         let Permission::Act = Verb::Accept.check(self.state())? else { return Ok(()) };
         let Leg::Incoming(incoming) = &self.leg else {
             return Err(Verb::Accept.impossible(self.state(), "the call is not ringing"));
@@ -191,31 +206,44 @@ impl Session {
         let peer = incoming.flow.remote;
         self.set_state(SessionState::Accepting, core);
         core.timers.cancel(self.id, Timer::KeepRinging);
-        self.open_media(peer, core);
+        if self.open_media(peer, core) {
+            self.answer_invite(core, now); // early media has opened them
+        }
+        Ok(())
+    }
+
+    /// Sends the caller elsewhere (302): what M4 does, with the addresses in Contact, the first one preferred.
+    ///
+    /// # Errors
+    /// Outside INCOMING, or without a target.
+    pub fn redirect(&mut self, targets: &[Uri], core: &mut Core, now: Instant) -> Result<(), VerbError> {
+        let Permission::Act = Verb::Redirect.check(self.state())? else { return Ok(()) };
+        if targets.is_empty() || targets.len() > MAX_TARGETS {
+            return Err(VerbError::BadArgument(format!("a call is redirected to 1 to {MAX_TARGETS} targets")));
+        }
+        if let Some(target) = targets.iter().find(|target| target.is_sip() && target.host.is_none()) {
+            return Err(VerbError::BadArgument(format!("{target} names no host to be redirected to")));
+        }
+        let contacts: Vec<(&str, String)> = match targets {
+            [only] => vec![("Contact", format!("<{only}>"))],
+            _ => (0..).zip(targets).map(|(at, uri)| ("Contact", format!("<{uri}>;q={}", q(at)))).collect(),
+        };
+        self.set_state(SessionState::Terminating, core);
+        self.post(EventKind::SessionWillEnd, core);
+        if let Leg::Incoming(incoming) = self.take_leg() {
+            self.refuse(*incoming, 302, None, &contacts, core, now);
+        }
+        self.finish(Originator::Local, None, core);
         Ok(())
     }
 
     // --- provisional responses ---------------------------------------------------------------------------------------
 
-    fn send_ringing(&mut self, request: &Message, core: &mut Core, now: Instant) {
-        let Leg::Incoming(incoming) = &mut self.leg else { return };
-        incoming.ringing = true;
-        let contact = core.contact(self.account, incoming.flow, incoming.dialog.is_secure());
-        let ringing = core
-            .response(request, 180, Some(&self.tag), incoming.flow)
-            .header("Contact", contact)
-            .header("Allow", ALLOW)
-            .finish(None);
-        core.transactions.respond(incoming.server, 180, ringing, now);
-        core.timers.set(self.id, Timer::KeepRinging, now + KEEP_RINGING_EVERY);
-    }
-
     pub(super) fn keep_ringing(&mut self, core: &mut Core, now: Instant) {
         if let Leg::Incoming(incoming) = &self.leg
             && incoming.ringing
         {
-            let request = incoming.request();
-            self.send_ringing(&request, core, now);
+            self.send_ringing(core, now);
         }
     }
 
@@ -224,33 +252,43 @@ impl Session {
     /// The sockets are there: answer (or offer) in a 200, and listen at once, because the peer may speak before its ACK.
     pub(super) fn answer_invite(&mut self, core: &mut Core, now: Instant) {
         let Some(audio) = self.local_audio(core) else { return };
-        let Leg::Incoming(incoming) = &self.leg else { return };
-        let (sdp, params) = match &incoming.offer {
-            None => (self.negotiator.offer(Some(&audio), &mut core.random), None),
-            Some(offer) => match self.negotiator.answer(offer, Some(&audio), &mut core.random) {
-                Ok((answer, Some(params))) => (answer, Some(params)),
+        if self.waits_for_prack() {
+            return; // no 2xx before it; its coming brings us here again
+        }
+        let Leg::Incoming(incoming) = &mut self.leg else { return };
+        let settled = incoming.early.as_mut().filter(|early| early.settled);
+        let (sdp, params) = match (&incoming.offer, settled) {
+            (_, Some(early)) => (None, early.params.take().map(|params| *params)),
+            (None, None) => (Some(self.negotiator.offer(Some(&audio), &mut core.random)), None),
+            (Some(offer), None) => match self.negotiator.answer(offer, Some(&audio), &mut core.random) {
+                Ok((answer, Some(params))) => (Some(answer), Some(params)),
                 Ok((_, None)) => return self.refuse_and_fail(488, 488, "no audio that can be answered", core, now),
                 Err(error) => return self.refuse_and_fail(488, 488, &error.to_string(), core, now),
             },
         };
+        let sdp = sdp.map(|sdp| sdp.to_string());
+        let offered = sdp.is_some() && params.is_none();
         let Leg::Incoming(incoming) = self.take_leg() else { return };
         let request = incoming.request();
-        let Incoming { server, flow, dialog, .. } = *incoming;
-        let sdp = sdp.to_string();
+        let Incoming { server, number, flow, dialog, .. } = *incoming;
         let contact = core.contact(self.account, flow, dialog.is_secure());
         let response = core
             .response(&request, 200, Some(&self.tag), flow)
             .header("Contact", contact)
             .header("Allow", ALLOW)
-            .finish(Some(("application/sdp", sdp.as_bytes())));
+            .header("Supported", SUPPORTED)
+            .finish(sdp.as_ref().map(|sdp| ("application/sdp", sdp.as_bytes())));
         core.servers.remove(&server);
         core.timers.cancel(self.id, Timer::Expires);
+        core.timers.cancel(self.id, Timer::KeepRinging);
+        self.end_provisionals(core);
         core.transactions.respond(server, 200, response.clone(), now);
-        let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
-        let unacked = Unacked::new(server, number, &response, params.is_none());
+        let unacked = Unacked::new(server, number, &response, offered);
         self.leg = Leg::Answered(Box::new(Answered { dialog, unacked }));
         self.start_2xx_timers(core, now);
-        self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
+        if let Some(sdp) = sdp {
+            self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
+        }
         if let Some(params) = params {
             self.start_audio(params, core);
         }
@@ -315,26 +353,23 @@ impl Session {
         incoming: Incoming,
         code: u16,
         phrase: Option<&str>,
+        headers: &[(&str, String)],
         core: &mut Core,
         now: Instant,
     ) {
         let request = incoming.request();
         let Incoming { server, flow, .. } = incoming;
         let phrase = phrase.unwrap_or_else(|| reason_phrase(code));
-        let response = core.response_with(&request, code, phrase, Some(&self.tag), flow);
+        let mut response = core.response_with(&request, code, phrase, Some(&self.tag), flow);
+        for (name, value) in headers {
+            response = response.header(name, value);
+        }
         core.servers.remove(&server);
         core.timers.cancel(self.id, Timer::Expires);
         core.timers.cancel(self.id, Timer::KeepRinging);
+        self.end_provisionals(core);
         self.close_half_open(core);
         core.transactions.respond(server, code, response.finish(None), now);
-    }
-
-    /// Refuses an INVITE for a reason of ours that the application hears as a failure.
-    fn refuse_and_fail(&mut self, wire: u16, code: u16, reason: &str, core: &mut Core, now: Instant) {
-        if let Leg::Incoming(incoming) = self.take_leg() {
-            self.refuse(*incoming, wire, None, core, now);
-            self.fail(Failure::local(code, reason), core);
-        }
     }
 
     pub(super) fn incoming_media_failed(&mut self, error: &str, core: &mut Core, now: Instant) {
@@ -363,7 +398,7 @@ impl Session {
     /// The caller does not want the call any more: 487.
     fn give_up(&mut self, end_reason: Option<Arc<str>>, why: &str, core: &mut Core, now: Instant) {
         if let Leg::Incoming(incoming) = self.take_leg() {
-            self.refuse(*incoming, 487, None, core, now);
+            self.refuse(*incoming, 487, None, &[], core, now);
             self.change(|snapshot| snapshot.end_reason = end_reason);
             self.fail(Failure::remote(487, why), core);
         }
@@ -409,6 +444,11 @@ impl Session {
             Leg::Outgoing(_) | Leg::Incoming(_) | Leg::Over => {}
         }
     }
+}
+
+/// Weight of the target at this place, for callers that sort by it: 1.0, 0.9, … 0.1, and so on.
+fn q(at: usize) -> String {
+    format!("{:.1}", 1.0 - 0.1 * at.min(9) as f64)
 }
 
 /// Delta-seconds; anything else is as if it were not there. More than a day is no limit worth a timer.

@@ -60,7 +60,7 @@ impl Session {
                 self.change(|snapshot| snapshot.audio = Some(AudioSnapshot { local_rtp, ..AudioSnapshot::default() }));
                 match &self.leg {
                     Leg::Outgoing(_) => self.send_invite(core, now),
-                    Leg::Incoming(_) => self.answer_invite(core, now),
+                    Leg::Incoming(_) => self.incoming_media_opened(core, now),
                     _ => self.close_media(core),
                 }
             }
@@ -115,6 +115,14 @@ impl Session {
         }
         self.end_recording(core);
         self.close_media(core);
+    }
+
+    /// Audio that ran before a call which never came up.
+    pub(super) fn silence_early_media(&mut self, core: &mut Core) {
+        if self.snapshot.has_audio {
+            self.change(|snapshot| snapshot.has_audio = false);
+            self.post_stream_update(core);
+        }
     }
 
     fn post_stream_update(&mut self, core: &mut Core) {

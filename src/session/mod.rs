@@ -13,6 +13,7 @@
 //! `ending` are the stages, `recording` and `media` the concerns that cut across them, and `table` says which verb is
 //! legal where. Each step borrows the user agent's shared [`Core`]; the snapshot in an event is the session right after it.
 
+mod early;
 mod ending;
 mod established;
 mod in_dialog;
@@ -20,6 +21,7 @@ mod incoming;
 mod media;
 mod modify;
 mod outgoing;
+mod provisional;
 mod recording;
 pub mod table;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub(crate) use self::incoming::{Arrival, check_offer};
 use self::media::Media;
 use self::outgoing::Outgoing;
 pub(crate) use self::outgoing::{check_callee, is_sdp, name_addr};
+use self::provisional::Reliable;
 use self::recording::Recording;
 use crate::event::{AccountId, Event, EventKind, Originator, Sender, SessionId, SessionState, Snapshot};
 use crate::sdp::negotiation::Negotiator;
@@ -64,6 +67,8 @@ pub(crate) struct Session {
     recording: Recording,
     /// Requests of ours inside the dialog that wait for their final answer.
     requests: Requests,
+    /// Reliable provisional responses of ours, until the last PRACK.
+    reliable: Option<Box<Reliable>>,
     /// The source whose half-open calls this one counts among.
     half_open: Option<IpAddr>,
     merge_key: Option<MergeKey>,
@@ -101,6 +106,7 @@ impl Session {
             media: Media::default(),
             recording: Recording::default(),
             requests: Requests::default(),
+            reliable: None,
             half_open: None,
             merge_key: None,
             over: false,
@@ -145,6 +151,7 @@ impl Session {
             Timer::KeepRinging => self.keep_ringing(core, now),
             Timer::OfferAgain => self.offer_again(core, now),
             Timer::ReinviteRings => self.cancel_reinvite(core, now),
+            Timer::Provisional => self.resend_provisional(core, now),
             Timer::Patience => self.lose_patience(core),
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::early::Forks;
 use super::established::Confirmed;
 use super::{Failure, Leg, Session, failure_reason, header_list, shown_sdp, text};
 use crate::event::{CallDirection, EventKind, SessionId, SessionState, Snapshot, Streams};
@@ -15,13 +16,10 @@ use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::Flow;
 use crate::sip::uri::Uri;
-use crate::ua::core::{ALLOW, ClientUse, Core, quoted};
+use crate::ua::core::{ALLOW, ClientUse, Core, RELIABLE, SUPPORTED, quoted};
 use crate::ua::locate::{self, Question};
 use crate::ua::routing::{Asker, RouteWalk, Step};
 use crate::ua::{Connect, VerbError, tokens};
-
-/// Early dialogs of one call that are kept; a proxy forks to a handful.
-const MAX_EARLY_DIALOGS: usize = 16;
 
 /// Headers the stack writes itself: `extra_headers` cannot name them, long or compact.
 const RESERVED_HEADERS: &[&str] = &[
@@ -61,37 +59,38 @@ pub(super) struct Outgoing {
     /// Where the next INVITE goes, from the moment the address is known.
     flow: Option<Flow>,
     /// Number of the last INVITE sent; each attempt has its own.
-    seq: u32,
-    invite: Option<Invite>,
-    early_answer: Option<EarlyAnswer>,
-}
-
-/// The provisional answer that media runs by.
-#[derive(Debug)]
-struct EarlyAnswer {
-    tag: Box<[u8]>,
-    body: Box<[u8]>,
+    pub(super) seq: u32,
+    pub(super) invite: Option<Invite>,
+    /// The INVITE makes no offer: the callee does.
+    pub(super) late_offer: bool,
+    /// The INVITE no longer mentions reliable provisional responses: somebody on the way cannot bear it (420).
+    plain: bool,
 }
 
 /// The INVITE on its way.
 #[derive(Debug)]
-struct Invite {
-    client: ClientId,
+pub(super) struct Invite {
+    pub(super) client: ClientId,
     /// A response came, so the route works.
     heard: bool,
-    early: Vec<Dialog>,
+    pub(super) forks: Forks,
 }
 
 /// What a 2xx's body says about media.
-enum Answer {
+pub(super) enum Answer {
     Audio(AudioParams),
     /// By an answer that early media runs by already.
     Running,
+    /// It offers; our answer goes into the ACK.
+    Offer {
+        sdp: String,
+        params: AudioParams,
+    },
 }
 
 impl Outgoing {
     pub(super) fn early_dialogs(&mut self) -> &mut [Dialog] {
-        self.invite.as_mut().map_or(&mut [], |invite| &mut invite.early)
+        self.invite.as_mut().map_or(&mut [], |invite| &mut invite.forks.dialogs)
     }
 
     pub(super) fn client(&self) -> Option<ClientId> {
@@ -129,7 +128,8 @@ impl Session {
             flow: None,
             seq: 0,
             invite: None,
-            early_answer: None,
+            late_offer: call.late_offer,
+            plain: false,
         };
         let tag = tokens::tag(&mut core.random);
         let mut session = Self::new(id, tag, snapshot, Leg::Outgoing(Box::new(outgoing)), core);
@@ -222,15 +222,18 @@ impl Session {
         if outgoing.seq > 0 {
             // Another attempt: the offer of the one before is void, and with it what early media agreed on.
             self.negotiator.roll_back();
-            outgoing.early_answer = None;
         }
         outgoing.seq += 1;
-        let offer = self.negotiator.offer(Some(&audio), &mut core.random).to_string();
+        let offer = match outgoing.late_offer {
+            true => None,
+            false => Some(self.negotiator.offer(Some(&audio), &mut core.random).to_string()),
+        };
         let via = core.via(flow);
         let secure = outgoing.callee.is_secure();
         let contact = core.contact(self.account, flow, secure);
         let account = core.accounts.get(self.account);
         let display_name = account.and_then(|account| account.display_name.as_deref());
+        let must_be_reliable = account.is_some_and(|account| account.require_100rel);
         let local = self.snapshot.local_uri.as_ref().expect("an outgoing call has its own URI");
         let mut request = Builder::request(&Method::Invite, request_line_uri(&outgoing.callee))
             .header("Via", via)
@@ -246,17 +249,23 @@ impl Session {
             .header("Contact", contact)
             .header("Allow", ALLOW)
             .header("User-Agent", &core.config.user_agent);
+        if must_be_reliable {
+            request = request.header("Require", RELIABLE);
+        }
+        if !outgoing.plain {
+            request = request.header("Supported", SUPPORTED);
+        }
         for (name, value) in &outgoing.extra_headers {
             request = request.header(name, value);
         }
-        let request = request.finish(Some(("application/sdp", offer.as_bytes())));
+        let request = request.finish(offer.as_ref().map(|offer| ("application/sdp", offer.as_bytes())));
         let request = Message::parse(request).expect("an INVITE we built can be read");
         let headers = header_list(&request);
         let client = core.send_message(request, flow, Some(ClientUse::Invite(self.id)), now);
-        outgoing.invite = Some(Invite { client, heard: false, early: Vec::new() });
+        outgoing.invite = Some(Invite { client, heard: false, forks: Forks::default() });
         self.change(|snapshot| {
             snapshot.request_headers = Some(headers);
-            snapshot.local_sdp = Some(shown_sdp(&offer));
+            snapshot.local_sdp = offer.as_deref().map(shown_sdp);
         });
     }
 
@@ -280,7 +289,7 @@ impl Session {
                 }
                 match status {
                     ..=100 => {}
-                    101..=199 => self.progress(status, response, flow, core),
+                    101..=199 => self.progress(status, response, flow, core, now),
                     200..=299 => self.answered(client, response, flow, core, now),
                     _ => self.refused(status, response, core, now),
                 }
@@ -294,37 +303,6 @@ impl Session {
         }
     }
 
-    fn progress(&mut self, status: u16, response: &Message, flow: Flow, core: &mut Core) {
-        let headers = header_list(response);
-        self.change(|snapshot| snapshot.response_headers = Some(headers));
-        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
-        let tag = response.to().ok().and_then(|to| to.tag()).filter(|tag| !tag.is_empty());
-        if let (Some(tag), Some(invite)) = (tag, &mut outgoing.invite) {
-            let known = invite.early.iter().any(|dialog| dialog.remote_tag() == tag);
-            if !known && invite.early.len() < MAX_EARLY_DIALOGS {
-                invite.early.extend(Dialog::uac(response, flow));
-            }
-            self.take_early_answer(response, core);
-        }
-        if status == 180 {
-            self.post(EventKind::SessionGotRingIndication, core);
-        }
-    }
-
-    /// An answer in a provisional response starts media before the call is up (RFC 3960); the first one stays until the
-    /// 2xx. A bad one is no reason to end the call.
-    fn take_early_answer(&mut self, response: &Message, core: &mut Core) {
-        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
-        if outgoing.early_answer.is_some() || !has_sdp(response) {
-            return;
-        }
-        let Ok(Some(params)) = take_answer(&mut self.negotiator, response.body()) else { return };
-        let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
-        outgoing.early_answer = Some(EarlyAnswer { tag: tag.into(), body: response.body().into() });
-        self.show_remote_sdp(response.body());
-        self.start_audio(params, core);
-    }
-
     fn answered(&mut self, client: ClientId, response: &Message, flow: Flow, core: &mut Core, now: Instant) {
         let headers = header_list(response);
         let agent = text(response, HeaderName::Server).or_else(|| text(response, HeaderName::UserAgent));
@@ -333,48 +311,42 @@ impl Session {
             snapshot.remote_user_agent = agent;
         });
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
-        let dialog = match Dialog::uac(response, flow) {
+        let mut dialog = match Dialog::uac(response, flow) {
             Ok(dialog) => dialog,
             // Neither ACK nor BYE could be addressed: the peer gives up by itself after 32 s.
             Err(error) => return self.fail(Failure::local(488, format!("unusable 200: {error}")), core),
         };
         let seq = outgoing.seq;
-        match self.final_answer(response) {
+        let early = outgoing.early_dialogs();
+        if let Some(early) = early.iter().find(|early| early.remote_tag() == dialog.remote_tag()) {
+            dialog.continue_numbers(early);
+        }
+        core.forks.remember(client, seq, early, now);
+        match self.final_answer(response, core) {
             Ok(answer) => {
                 self.post(EventKind::SessionWillStart, core);
-                core.acknowledge(client, &dialog, seq);
+                let ours = match &answer {
+                    Answer::Offer { sdp, .. } => Some(sdp.as_str()),
+                    Answer::Audio(_) | Answer::Running => None,
+                };
+                core.acknowledge_with(client, &dialog, seq, ours);
                 self.leg = Leg::Confirmed(Box::new(Confirmed::new(dialog)));
-                if let Answer::Audio(params) = answer {
-                    self.show_remote_sdp(response.body());
-                    self.start_audio(params, core);
+                match answer {
+                    Answer::Audio(params) => self.start_audio(params, core),
+                    Answer::Running => {}
+                    Answer::Offer { sdp, params } => {
+                        self.show_remote_sdp(response.body());
+                        self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
+                        self.start_audio(params, core);
+                    }
                 }
                 self.establish(core);
             }
-            Err(error) => {
-                core.acknowledge(client, &dialog, seq);
-                let mut dialog = dialog;
+            Err((error, refusal)) => {
+                core.acknowledge_with(client, &dialog, seq, refusal.as_deref());
                 core.send_bye(&mut dialog, Some(self.account), Some(&error), None, now);
                 self.fail(Failure::local(488, error), core);
             }
-        }
-    }
-
-    /// The 2xx's answer to our offer, or why the call cannot go on with it.
-    fn final_answer(&mut self, response: &Message) -> Result<Answer, String> {
-        let Leg::Outgoing(outgoing) = &mut self.leg else { return Err("not calling".into()) };
-        let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
-        if let Some(early) = &outgoing.early_answer {
-            // The same answer again, or none because the provisional one stands (RFC 3261 §13.2.1).
-            if *early.tag == *tag && (response.body().is_empty() || *early.body == *response.body()) {
-                return Ok(Answer::Running);
-            }
-        }
-        if !has_sdp(response) {
-            return Err("the answer carries no SDP".into());
-        }
-        match take_answer(&mut self.negotiator, response.body())? {
-            Some(params) => Ok(Answer::Audio(params)),
-            None => Err("audio was refused".into()),
         }
     }
 
@@ -422,10 +394,8 @@ impl Session {
     }
 
     pub(super) fn outgoing_media_failed(&mut self, error: &str, core: &mut Core, now: Instant) {
-        if let Leg::Outgoing(outgoing) = &self.leg
-            && let Some(client) = outgoing.client()
-        {
-            core.transactions.cancel(client, &[], now); // a 2xx that crosses it is acknowledged and ended like any fork
+        if let Leg::Outgoing(outgoing) = &self.leg {
+            outgoing.abandon("", core, now); // a 2xx that crosses it is acknowledged and ended like any fork
         }
         self.fail(Failure::local(0, error), core);
     }

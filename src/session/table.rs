@@ -11,7 +11,9 @@ pub enum Verb {
     Connect,
     Accept,
     Reject,
+    Redirect,
     Ring,
+    EarlyMedia,
     End,
     Hold,
     Unhold,
@@ -38,7 +40,9 @@ pub const TABLE: &[Row] = &[
     Row { verb: Verb::Accept, name: "accept", allowed: &[Incoming], silent: &[] },
     // A CANCEL may have come first: the application cannot know (M4).
     Row { verb: Verb::Reject, name: "reject", allowed: &[Incoming], silent: &[Terminated] },
+    Row { verb: Verb::Redirect, name: "redirect", allowed: &[Incoming], silent: &[Terminated] },
     Row { verb: Verb::Ring, name: "ring", allowed: &[Incoming], silent: &[] },
+    Row { verb: Verb::EarlyMedia, name: "early_media", allowed: &[Incoming], silent: &[] },
     // "end() at any time" scripts go on (ruling R14).
     Row {
         verb: Verb::End,

@@ -142,6 +142,17 @@ impl Dialog {
         true
     }
 
+    /// Goes on with the numbers of requests that an early dialog with the same tags has used up.
+    pub fn continue_numbers(&mut self, early: &Self) {
+        self.skip_numbers(early.local_seq);
+        self.remote_seq = self.remote_seq.max(early.remote_seq);
+    }
+
+    /// Requests up to this number were sent already.
+    pub fn skip_numbers(&mut self, last: u32) {
+        self.local_seq = self.local_seq.max(last);
+    }
+
     /// Takes the Contact of a target refresh (re-INVITE, UPDATE and their 2xx, RFC 3261 §12.2.1.2), and the path it came
     /// on. A message without a usable Contact changes nothing.
     pub fn refresh_target(&mut self, message: &Message, flow: Flow) {

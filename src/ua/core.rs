@@ -27,7 +27,13 @@ use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::{Host, Uri};
 
 /// Methods we take, as `Allow` lists them.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, MESSAGE";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, MESSAGE";
+
+/// Reliable provisional responses (RFC 3262), by their name in Supported, Require and Unsupported.
+pub(crate) const RELIABLE: &str = "100rel";
+
+/// Extensions we know, as `Supported` lists them: a request may require any of them.
+pub(crate) const SUPPORTED: &str = RELIABLE;
 
 /// Bodies we take, as `Accept` lists them.
 pub(crate) const ACCEPT: &str = "application/sdp";
@@ -281,9 +287,14 @@ impl Core {
 
     /// Acknowledges a 2xx to the INVITE of this number, now and each time it is repeated.
     pub fn acknowledge(&mut self, client: ClientId, dialog: &Dialog, number: u32) {
+        self.acknowledge_with(client, dialog, number, None);
+    }
+
+    /// The same with our answer to the offer of the 2xx.
+    pub fn acknowledge_with(&mut self, client: ClientId, dialog: &Dialog, number: u32, answer: Option<&str>) {
         let flow = dialog.flow();
         let via = self.via(flow);
-        let ack = dialog.ack(number, via, None);
+        let ack = dialog.ack(number, via, answer.map(|sdp| ("application/sdp", sdp.as_bytes())));
         self.forks.keep(client, dialog.remote_tag(), flow, ack.clone());
         self.transmit(flow, ack);
     }
@@ -291,8 +302,9 @@ impl Core {
     /// Acknowledges a 2xx that no session waits for: from another fork, or after CANCEL. The dialog it made is to be
     /// ended; `None` when the response makes none.
     pub fn acknowledge_stray(&mut self, client: ClientId, response: &Message, flow: Flow) -> Option<Dialog> {
-        let dialog = Dialog::uac(response, flow).ok().filter(|_| self.forks.has_room(client))?;
+        let mut dialog = Dialog::uac(response, flow).ok().filter(|_| self.forks.has_room(client))?;
         self.acknowledge(client, &dialog, dialog.local_seq());
+        dialog.skip_numbers(self.forks.last_number(client, dialog.remote_tag()));
         Some(dialog)
     }
 

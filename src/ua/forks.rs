@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
+use crate::sip::dialog::Dialog;
 use crate::sip::transaction::{ClientId, TRANSACTION_TIMEOUT};
 use crate::sip::transport::Flow;
 
@@ -26,6 +27,9 @@ struct Ack {
 #[derive(Debug, Default)]
 pub(crate) struct Forks {
     acks: BTreeMap<ClientId, Vec<Ack>>,
+    /// Numbers that PRACKs have used up in early dialogs, by INVITE and remote tag: a fork that answers late is ended with
+    /// a higher one.
+    used: BTreeMap<ClientId, Vec<(Box<[u8]>, u32)>>,
     expiry: BTreeSet<(Instant, ClientId)>,
 }
 
@@ -36,6 +40,22 @@ impl Forks {
             entry.insert(Vec::new());
             self.expiry.insert((now + TRANSACTION_TIMEOUT, client));
         }
+    }
+
+    /// Keeps the numbers that requests in early dialogs of this INVITE have used up, if any; `number` is its own.
+    pub fn remember(&mut self, client: ClientId, number: u32, early: &[Dialog], now: Instant) {
+        let used = early.iter().filter(|dialog| dialog.local_seq() > number).take(MAX_FORKS);
+        let used: Vec<_> = used.map(|dialog| (dialog.remote_tag().into(), dialog.local_seq())).collect();
+        if !used.is_empty() {
+            self.note(client, now);
+            self.used.insert(client, used);
+        }
+    }
+
+    /// The last number used in an early dialog; 0 when none is known.
+    pub fn last_number(&self, client: ClientId, remote_tag: &[u8]) -> u32 {
+        let used = self.used.get(&client).into_iter().flatten();
+        used.filter(|(tag, _)| **tag == *remote_tag).map(|(_, number)| *number).max().unwrap_or_default()
     }
 
     /// Keeps the ACK to the 2xx that carried `remote_tag`.
@@ -62,6 +82,7 @@ impl Forks {
         while let Some((at, client)) = self.expiry.first().copied().filter(|(at, _)| *at <= now) {
             self.expiry.remove(&(at, client));
             self.acks.remove(&client);
+            self.used.remove(&client);
             over.push(client);
         }
         over

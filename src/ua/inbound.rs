@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::core::{ACCEPT, ALLOW, ClientUse, MergeKey, warning_header};
+use super::core::{ACCEPT, ALLOW, ClientUse, MergeKey, RELIABLE, warning_header};
 use super::limits::Admission;
 use super::messages::take_message;
 use super::options::answer_options;
@@ -103,7 +103,7 @@ impl UserAgent {
                 Err(refusal) => refusal,
             },
             Method::Message => return take_message(server, &request, flow, &mut self.core, now),
-            Method::Bye | Method::Cancel => Refusal::new(481), // of no dialog, of no transaction
+            Method::Bye | Method::Cancel | Method::Prack => Refusal::new(481), // of no dialog, of no transaction
             Method::Other(_) => Refusal::with(501, "Allow", ALLOW),
             _ => Refusal::with(405, "Allow", ALLOW),
         };
@@ -145,6 +145,10 @@ impl UserAgent {
         }
         if let Some(unsupported) = required_extensions(request) {
             return Err(Refusal::with(420, "Unsupported", unsupported));
+        }
+        let must_be_reliable = core.accounts.get(account).is_some_and(|account| account.require_100rel);
+        if must_be_reliable && !knows(request, RELIABLE) {
+            return Err(Refusal::with(421, "Require", RELIABLE));
         }
         if !matches!(request.contact(), Ok(Some(_))) {
             return Err(Refusal::new(400));
@@ -317,6 +321,11 @@ pub(super) fn sip_uri(request: &Message) -> Result<Uri, Refusal> {
         Ok(_) => Err(Refusal::new(416)),
         Err(_) => Err(Refusal::new(400)),
     }
+}
+
+/// True when the sender says that it knows an extension.
+fn knows(request: &Message, extension: &str) -> bool {
+    request.lists(HeaderName::Supported, extension) || request.lists(HeaderName::Require, extension)
 }
 
 fn merge_key(request: &Message) -> MergeKey {

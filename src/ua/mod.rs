@@ -141,6 +141,8 @@ pub struct Connect {
     pub routes: Vec<Route>,
     pub audio: bool,
     pub chat: bool,
+    /// Make no offer: the callee does, and our ACK or PRACK answers it.
+    pub late_offer: bool,
     pub extra_headers: Vec<(String, String)>,
 }
 
@@ -267,7 +269,7 @@ impl UserAgent {
     /// # Errors
     /// Outside INCOMING, or for streams that were not proposed.
     pub fn accept(&mut self, session: SessionId, audio: bool, chat: bool, now: Instant) -> Result<(), VerbError> {
-        self.verb(Verb::Accept, session, now, |session, core| session.accept(audio, chat, core))
+        self.verb(Verb::Accept, session, now, |session, core| session.accept(audio, chat, core, now))
     }
 
     /// Refuses a call with a code of 400 to 699.
@@ -290,6 +292,22 @@ impl UserAgent {
     /// Outside INCOMING.
     pub fn ring(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
         self.verb(Verb::Ring, session, now, |session, core| session.ring(core, now))
+    }
+
+    /// Sends 183 with our answer and lets audio run before the call is taken.
+    ///
+    /// # Errors
+    /// Outside INCOMING, or for a caller that made no offer and does not support 100rel.
+    pub fn early_media(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
+        self.verb(Verb::EarlyMedia, session, now, |session, core| session.early_media(core, now))
+    }
+
+    /// Sends the caller to other addresses (302), the first one preferred.
+    ///
+    /// # Errors
+    /// Outside INCOMING and TERMINATED, or without a target.
+    pub fn redirect(&mut self, session: SessionId, targets: &[Uri], now: Instant) -> Result<(), VerbError> {
+        self.verb(Verb::Redirect, session, now, |session, core| session.redirect(targets, core, now))
     }
 
     /// Ends a call in any state. Silent in NULL, TERMINATING and TERMINATED (ruling R14).

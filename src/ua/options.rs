@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::core::{ACCEPT_ALL, ALLOW, Core};
+use super::core::{ACCEPT_ALL, ALLOW, Core, SUPPORTED};
 use super::exchange::{Ask, Outcome, Owner};
 use super::routing::RouteWalk;
 use super::{AccountId, RequestId, VerbError};
@@ -15,7 +15,7 @@ use crate::sip::uri::Uri;
 
 /// Answers OPTIONS inside and outside dialogs.
 pub(crate) fn answer_options(server: ServerId, request: &Message, flow: Flow, core: &mut Core, now: Instant) {
-    let headers = [("Allow", ALLOW), ("Accept", ACCEPT_ALL), ("Supported", "")];
+    let headers = [("Allow", ALLOW), ("Accept", ACCEPT_ALL), ("Supported", SUPPORTED)];
     core.answer_with(server, request, flow, 200, &headers, now);
 }
 

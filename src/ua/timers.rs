@@ -20,15 +20,18 @@ pub(crate) enum Timer {
     OfferAgain,
     /// A re-INVITE of ours has rung for too long.
     ReinviteRings,
+    /// Send the unacknowledged provisional response again (RFC 3262 §3).
+    Provisional,
     /// The end has taken long enough.
     Patience,
 }
 
-const KINDS: [Timer; 7] = [
+const KINDS: [Timer; 8] = [
     Timer::Resend2xx,
     Timer::NoAck,
     Timer::Expires,
     Timer::KeepRinging,
+    Timer::Provisional,
     Timer::OfferAgain,
     Timer::ReinviteRings,
     Timer::Patience,

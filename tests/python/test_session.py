@@ -336,7 +336,9 @@ VERBS: dict[str, Any] = {
     "connect": lambda session: session.connect("sip:x@127.0.0.1", [Route("127.0.0.1")], audio=True),
     "accept": lambda session: session.accept(audio=True),
     "reject": lambda session: session.reject(),
+    "redirect": lambda session: session.redirect("sip:carol@127.0.0.1"),
     "ring": lambda session: session.ring(),
+    "early_media": lambda session: session.early_media(),
     "start_recording_audio": lambda session: session.start_recording_audio("never.wav"),
     "stop_recording_audio": lambda session: session.stop_recording_audio(),
     "send_dtmf": lambda session: session.send_dtmf("1"),
@@ -344,9 +346,9 @@ VERBS: dict[str, Any] = {
 ALLOWED: dict[str, set[str]] = {
     "NULL": {"connect"},
     "CALLING": set(),
-    "INCOMING": {"accept", "reject", "ring"},
+    "INCOMING": {"accept", "reject", "redirect", "ring", "early_media"},
     "ESTABLISHED": {"start_recording_audio", "send_dtmf"},
-    "TERMINATED": {"reject"},
+    "TERMINATED": {"reject", "redirect"},
 }
 
 

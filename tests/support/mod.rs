@@ -320,7 +320,15 @@ impl SimNet {
     pub fn connect(&mut self, caller: usize, callee: Uri, routes: Vec<Route>) -> Result<SessionId, VerbError> {
         self.with(caller, |ua, now| {
             ua.connect(
-                Connect { account: ACCOUNT, callee, routes, audio: true, chat: false, extra_headers: Vec::new() },
+                Connect {
+                    account: ACCOUNT,
+                    callee,
+                    routes,
+                    audio: true,
+                    chat: false,
+                    late_offer: false,
+                    extra_headers: Vec::new(),
+                },
                 now,
             )
         })

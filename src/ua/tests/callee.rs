@@ -24,7 +24,7 @@ fn requests_that_cannot_be_served_get_the_answer_of_the_rfc() {
         (at("tel:+431234"), "416", "", ""),
         (at("sip:nobody@192.0.2.1"), "404", "", ""),
         (at("sip:alice@elsewhere.example"), "404", "", ""),
-        (invite().with("Require: 100rel, x-unheard"), "420", "Unsupported", "100rel, x-unheard"),
+        (invite().with("Require: 100rel, x-unheard"), "420", "Unsupported", "x-unheard"),
         (without_contact, "400", "", ""),
         (text("hello"), "415", "Accept", "application/sdp"),
         (invite().with("Content-Encoding: gzip"), "415", "Accept-Encoding", "identity"),
@@ -400,4 +400,25 @@ fn sessions_have_a_limit() {
     let error = phone.side.call("sip:bob@example.com", &[PEER], phone.now).unwrap_err();
     assert_eq!(error.to_string(), "connect() is not possible now: 2 sessions exist already");
     assert_eq!(phone.side.ua.stats().refused_by_limit, 2);
+}
+
+#[test]
+fn a_redirected_caller_gets_302_and_the_targets_in_order() {
+    let mut phone = Lone::new();
+    phone.ask(&Draft::invite());
+    let session = phone.side.last();
+    phone.side.take_log();
+    assert!(phone.side.ua.redirect(session, &[], phone.now).is_err());
+    let targets = [uri("sip:carol@192.0.2.10"), uri("tel:+43123")];
+    phone.side.ua.redirect(session, &targets, phone.now).unwrap();
+    phone.run();
+    let answer = phone.take().remove(0);
+    assert_eq!(first_line(&answer), "302 INVITE");
+    let contacts: Vec<_> =
+        answer.header_lines(crate::sip::message::HeaderName::Contact).map(String::from_utf8_lossy).collect();
+    assert_eq!(contacts, ["<sip:carol@192.0.2.10>;q=1.0", "<tel:+43123>;q=0.9"]);
+    assert_eq!(phone.side.take_log(), ["INCOMING>TERMINATING", "WillEnd", "TERMINATING>TERMINATED", "DidEnd local"]);
+    phone.side.ua.redirect(session, &targets, phone.now).expect("a CANCEL may have come first");
+    phone.receive(Draft::new("ACK", "invite").in_dialog(1, &answer).text());
+    phone.expect_nothing_left();
 }

@@ -122,8 +122,15 @@ fn play(name: &str, role: &str) -> Vec<String> {
                     let invites = steps.iter().filter(|(from, _, raw)| *from == role && raw.starts_with("INVITE"));
                     let routes: Vec<Route> = invites.map(|(_, to, _)| route(&at(to))).collect();
                     let callee = expected.request_uri().unwrap();
-                    let call =
-                        Connect { account: ACCOUNT, callee, routes, audio: true, chat: false, extra_headers: vec![] };
+                    let call = Connect {
+                        account: ACCOUNT,
+                        callee,
+                        routes,
+                        audio: true,
+                        chat: false,
+                        late_offer: false,
+                        extra_headers: vec![],
+                    };
                     let _ = ua.connect(call, now).expect("a call");
                 }
                 (Method::Invite, Some(200)) => ua.accept(session, true, false, now).expect("accepted"),

@@ -163,6 +163,7 @@ impl Side {
             routes: routes.iter().map(|text| route(text)).collect(),
             audio: true,
             chat: false,
+            late_offer: false,
             extra_headers: Vec::new(),
         };
         self.ua.connect(call, now)

@@ -59,7 +59,6 @@ fn methods_we_do_not_take_are_refused_with_those_we_do() {
     let (_, ok) = phone.talk();
     for (number, (method, answer)) in (2..).zip([
         ("INFO", "405 INFO"),
-        ("PRACK", "405 PRACK"),
         ("REFER", "405 REFER"),
         ("NOTIFY", "405 NOTIFY"),
         ("FLY", "501 FLY"),

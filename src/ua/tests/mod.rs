@@ -10,6 +10,7 @@ mod in_dialog;
 mod messages;
 mod modify;
 mod ours_in_dialog;
+mod provisional;
 mod recording;
 mod routes;
 mod verbs;

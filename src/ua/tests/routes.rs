@@ -162,6 +162,7 @@ fn bad_arguments_are_refused_at_once_and_named() {
         routes: vec![route(PEER)],
         audio: true,
         chat: false,
+        late_offer: false,
         extra_headers: vec![("X-Test".into(), "1".into())],
     };
     let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];

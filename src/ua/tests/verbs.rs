@@ -48,6 +48,8 @@ fn ask(verb: Verb, net: &mut Pair, session: SessionId) -> Result<(), VerbError> 
         Verb::Connect => unreachable!("connect() makes the session it is called on"),
         Verb::Accept => ua.accept(session, true, false, now),
         Verb::Reject => ua.reject(session, 486, None, now),
+        Verb::Redirect => ua.redirect(session, &[uri("sip:carol@192.0.2.10")], now),
+        Verb::EarlyMedia => ua.early_media(session, now),
         Verb::Ring => ua.ring(session, now),
         Verb::End => ua.end(session, None, now),
         Verb::StartRecordingAudio => ua.start_recording(session, "/tmp/x.wav".into(), RecordingLayout::Mix, now),
