@@ -7,7 +7,7 @@ use rand::RngExt;
 
 use super::modify::Modify;
 use super::outgoing::{has_sdp, is_sdp, take_answer};
-use super::{BadOffer, Leg, Session, peer_reason, shown_sdp};
+use super::{BadOffer, Leg, Session, peer_reason, refresh, shown_sdp};
 use crate::event::{EventKind, Originator, SessionState};
 use crate::media::AudioParams;
 use crate::sdp::description::Description;
@@ -108,6 +108,10 @@ impl Session {
         if let Some(unsupported) = required_extensions(request) {
             return core.answer_with(server, request, flow, 420, &[("Unsupported", &unsupported)], now);
         }
+        if matches!(request.method(), Method::Invite | Method::Update) && refresh::is_too_short(request) {
+            let min = refresh::MIN_SE.to_string();
+            return core.answer_with(server, request, flow, 422, &[("Min-SE", &min)], now);
+        }
         match request.method() {
             Method::Bye => self.handle_bye(server, request, flow, core, now),
             _ if matches!(self.leg, Leg::Ending(_) | Leg::Over) => core.answer(server, request, flow, 481, now),
@@ -186,8 +190,13 @@ impl Session {
             }
         };
         let contact = self.refresh_and_contact(request, flow, core);
-        let response = core.response(request, 200, Some(&self.tag), flow).header("Contact", contact);
-        let response = response.header("Allow", ALLOW);
+        let timer = self.settle_timer(request, core, now);
+        let response = core
+            .response(request, 200, Some(&self.tag), flow)
+            .header("Contact", contact)
+            .header("Allow", ALLOW)
+            .header("Supported", SUPPORTED);
+        let response = timer.into_iter().fold(response, |response, (name, value)| response.header(name, value));
         let body = sdp.as_ref().map(|sdp| ("application/sdp", sdp.as_bytes()));
         core.transactions.respond(server, 200, response.finish(body), now);
         if let Some(sdp) = sdp {
@@ -236,11 +245,14 @@ impl Session {
         now: Instant,
     ) {
         let contact = self.refresh_and_contact(request, flow, core);
+        let timer = self.settle_timer(request, core, now);
         let response = core
             .response(request, 200, Some(&self.tag), flow)
             .header("Contact", contact)
             .header("Allow", ALLOW)
-            .finish(Some(("application/sdp", sdp.as_bytes())));
+            .header("Supported", SUPPORTED);
+        let response = timer.into_iter().fold(response, |response, (name, value)| response.header(name, value));
+        let response = response.finish(Some(("application/sdp", sdp.as_bytes())));
         core.transactions.respond(server, 200, response.clone(), now);
         let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
         if let Leg::Confirmed(confirmed) = &mut self.leg {

@@ -21,6 +21,8 @@ const MAX_REQUESTS: usize = 32;
 pub(super) enum Purpose {
     /// Our offer in a re-INVITE.
     Reinvite,
+    /// UPDATE without a body: the session goes on (RFC 4028).
+    Refresh,
     /// It tells that we are there: the rules for all of them are all there is to its answer.
     #[cfg(test)]
     Probe,
@@ -33,7 +35,7 @@ impl Purpose {
     /// own: a provisional response (PRACK), a subscription (NOTIFY) (RFC 5057 §5.1).
     fn is_about_the_dialog(&self) -> bool {
         match self {
-            Self::Reinvite => true,
+            Self::Reinvite | Self::Refresh => true,
             #[cfg(test)]
             Self::Probe => true,
             Self::Prack => false,
@@ -191,6 +193,7 @@ impl Session {
         let is_the_end = purpose.is_about_the_dialog() && matches!(answer.code, 408 | 481);
         match purpose {
             Purpose::Reinvite => self.reinvite_answered(answer, core, now),
+            Purpose::Refresh => self.refresh_answered(answer, core, now),
             #[cfg(test)]
             Purpose::Probe => {}
             Purpose::Prack => {}

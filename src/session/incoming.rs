@@ -272,12 +272,14 @@ impl Session {
         let request = incoming.request();
         let Incoming { server, number, flow, dialog, .. } = *incoming;
         let contact = core.contact(self.account, flow, dialog.is_secure());
+        let timer = self.settle_timer(&request, core, now);
         let response = core
             .response(&request, 200, Some(&self.tag), flow)
             .header("Contact", contact)
             .header("Allow", ALLOW)
-            .header("Supported", SUPPORTED)
-            .finish(sdp.as_ref().map(|sdp| ("application/sdp", sdp.as_bytes())));
+            .header("Supported", SUPPORTED);
+        let response = timer.into_iter().fold(response, |response, (name, value)| response.header(name, value));
+        let response = response.finish(sdp.as_ref().map(|sdp| ("application/sdp", sdp.as_bytes())));
         core.servers.remove(&server);
         core.timers.cancel(self.id, Timer::Expires);
         core.timers.cancel(self.id, Timer::KeepRinging);

@@ -23,6 +23,7 @@ mod modify;
 mod outgoing;
 mod provisional;
 mod recording;
+mod refresh;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,8 @@ use self::outgoing::Outgoing;
 pub(crate) use self::outgoing::{check_callee, is_sdp, name_addr};
 use self::provisional::Reliable;
 use self::recording::Recording;
+use self::refresh::Refresh;
+pub(crate) use self::refresh::{MIN_SE, is_too_short};
 use crate::event::{AccountId, Event, EventKind, Originator, Sender, SessionId, SessionState, Snapshot};
 use crate::sdp::negotiation::Negotiator;
 use crate::sip::headers::Params;
@@ -69,6 +72,7 @@ pub(crate) struct Session {
     requests: Requests,
     /// Reliable provisional responses of ours, until the last PRACK.
     reliable: Option<Box<Reliable>>,
+    refresh: Refresh,
     /// The source whose half-open calls this one counts among.
     half_open: Option<IpAddr>,
     merge_key: Option<MergeKey>,
@@ -107,6 +111,7 @@ impl Session {
             recording: Recording::default(),
             requests: Requests::default(),
             reliable: None,
+            refresh: Refresh::default(),
             half_open: None,
             merge_key: None,
             over: false,
@@ -149,6 +154,8 @@ impl Session {
             Timer::NoAck => self.no_ack(core, now),
             Timer::Expires => self.expired(core, now),
             Timer::KeepRinging => self.keep_ringing(core, now),
+            Timer::Refresh => self.refresh_is_due(core, now),
+            Timer::SessionExpires => self.session_expired(core, now),
             Timer::OfferAgain => self.offer_again(core, now),
             Timer::ReinviteRings => self.cancel_reinvite(core, now),
             Timer::Provisional => self.resend_provisional(core, now),

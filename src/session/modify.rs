@@ -23,7 +23,7 @@ use crate::sdp::negotiation::LocalAudio;
 use crate::sip::headers::RetryAfter;
 use crate::sip::message::{HeaderName, Message, Method};
 use crate::ua::VerbError;
-use crate::ua::core::{ALLOW, Core};
+use crate::ua::core::{ALLOW, Core, SUPPORTED};
 use crate::ua::dialog_request::DialogRequest;
 use crate::ua::timers::Timer;
 
@@ -65,6 +65,11 @@ impl Modify {
     /// An offer of ours is on its way: theirs must wait.
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open
+    }
+
+    /// The same offer again, because a re-INVITE is needed.
+    pub(super) fn offer_again_anyway(&mut self) {
+        self.due = true;
     }
 }
 
@@ -122,12 +127,17 @@ impl Session {
 
     fn send_reinvite(&mut self, core: &mut Core, now: Instant) {
         let audio = self.offered_audio(core);
+        let timer = self.timer_headers(core);
         let Leg::Confirmed(confirmed) = &mut self.leg else { return };
         let contact = core.contact(self.account, confirmed.dialog.flow(), confirmed.dialog.is_secure());
         let offer = self.negotiator.offer(audio.as_ref(), &mut core.random).to_string();
         let request = DialogRequest::new(Method::Invite, self.account)
             .header("Contact", contact)
             .header("Allow", ALLOW)
+            .header("Supported", SUPPORTED);
+        let request = timer
+            .into_iter()
+            .fold(request, |request, (name, value)| request.header(name, value))
             .body("application/sdp", offer.clone());
         confirmed.modify.stage = Stage::Open;
         if self.request_in_dialog(request, Purpose::Reinvite, core, now).is_none() {
@@ -166,6 +176,7 @@ impl Session {
             (200..=299, Some((response, _))) => {
                 core.acknowledge(answer.client, &confirmed.dialog, answer.number);
                 confirmed.modify.tries = 0;
+                self.take_timer(response, core, now);
                 self.offer_was_answered(response, core);
                 self.tell_changes(core, now);
             }
@@ -178,6 +189,7 @@ impl Session {
                 }
                 None => self.offer_was_refused(core, now),
             },
+            (422, Some((response, _))) if self.take_min_se(response) => self.try_again(Duration::ZERO, core, now),
             _ => self.offer_was_refused(core, now),
         }
     }
@@ -202,6 +214,7 @@ impl Session {
             confirmed.modify.stage = Stage::Idle;
             confirmed.modify.tries = 0;
         }
+        self.refresh_failed(core, now);
         self.tell_changes(core, now);
     }
 
@@ -233,6 +246,7 @@ impl Session {
     /// for ever.
     pub(super) fn abandon_changes(&mut self, core: &mut Core, now: Instant) {
         self.cancel_reinvite(core, now);
+        self.stop_timer(core);
         core.timers.cancel(self.id, Timer::OfferAgain);
         core.timers.cancel(self.id, Timer::ReinviteRings);
     }

@@ -42,6 +42,9 @@ const RESERVED_HEADERS: &[&str] = &[
     "Allow",
     "User-Agent",
     "Route",
+    "Session-Expires",
+    "x",
+    "Min-SE",
     "Record-Route",
     "Require",
     "Proxy-Require",
@@ -217,6 +220,7 @@ impl Session {
 
     pub(super) fn send_invite(&mut self, core: &mut Core, now: Instant) {
         let Some(audio) = self.local_audio(core) else { return };
+        let timer = self.timer_headers(core);
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
         let Some(flow) = outgoing.flow else { return };
         if outgoing.seq > 0 {
@@ -254,6 +258,9 @@ impl Session {
         }
         if !outgoing.plain {
             request = request.header("Supported", SUPPORTED);
+        }
+        for (name, value) in timer {
+            request = request.header(name, value);
         }
         for (name, value) in &outgoing.extra_headers {
             request = request.header(name, value);
@@ -329,6 +336,7 @@ impl Session {
                     Answer::Offer { sdp, .. } => Some(sdp.as_str()),
                     Answer::Audio(_) | Answer::Running => None,
                 };
+                self.take_timer(response, core, now);
                 core.acknowledge_with(client, &dialog, seq, ours);
                 self.leg = Leg::Confirmed(Box::new(Confirmed::new(dialog)));
                 match answer {
@@ -360,6 +368,7 @@ impl Session {
         let failure = Failure::remote(status, failure_reason(response));
         match status {
             503 => self.try_next(failure, core, now),
+            422 if self.take_min_se(response) => self.send_invite(core, now),
             // 401 and 407 end the call like any other refusal: an account has no credentials to answer them with.
             // What answers a challenge sends the INVITE again with the same Call-ID and the next CSeq number.
             _ => self.fail(failure, core),

@@ -33,7 +33,7 @@ pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK
 pub(crate) const RELIABLE: &str = "100rel";
 
 /// Extensions we know, as `Supported` lists them: a request may require any of them.
-pub(crate) const SUPPORTED: &str = RELIABLE;
+pub(crate) const SUPPORTED: &str = "100rel, timer";
 
 /// Bodies we take, as `Accept` lists them.
 pub(crate) const ACCEPT: &str = "application/sdp";

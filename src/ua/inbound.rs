@@ -8,7 +8,7 @@ use super::messages::take_message;
 use super::options::answer_options;
 use super::{Output, UserAgent, tokens};
 use crate::event::{AccountId, SessionId};
-use crate::session::{Arrival, Session, check_offer, is_sdp, required_extensions};
+use crate::session::{Arrival, MIN_SE, Session, check_offer, is_sdp, is_too_short, required_extensions};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transaction::{self, ClientId, ServerId};
@@ -149,6 +149,9 @@ impl UserAgent {
         let must_be_reliable = core.accounts.get(account).is_some_and(|account| account.require_100rel);
         if must_be_reliable && !knows(request, RELIABLE) {
             return Err(Refusal::with(421, "Require", RELIABLE));
+        }
+        if is_too_short(request) {
+            return Err(Refusal::with(422, "Min-SE", MIN_SE.to_string()));
         }
         if !matches!(request.contact(), Ok(Some(_))) {
             return Err(Refusal::new(400));

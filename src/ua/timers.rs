@@ -18,6 +18,10 @@ pub(crate) enum Timer {
     KeepRinging,
     /// An offer the peer has put off may leave again (RFC 3261 §14.1).
     OfferAgain,
+    /// The session is to be refreshed by us (RFC 4028 §10).
+    Refresh,
+    /// Nobody has refreshed the session.
+    SessionExpires,
     /// A re-INVITE of ours has rung for too long.
     ReinviteRings,
     /// Send the unacknowledged provisional response again (RFC 3262 §3).
@@ -26,13 +30,15 @@ pub(crate) enum Timer {
     Patience,
 }
 
-const KINDS: [Timer; 8] = [
+const KINDS: [Timer; 10] = [
     Timer::Resend2xx,
     Timer::NoAck,
     Timer::Expires,
     Timer::KeepRinging,
     Timer::Provisional,
     Timer::OfferAgain,
+    Timer::Refresh,
+    Timer::SessionExpires,
     Timer::ReinviteRings,
     Timer::Patience,
 ];
@@ -51,6 +57,10 @@ impl Timers {
             self.queue.remove(&(old, session, timer));
         }
         self.queue.insert((at, session, timer));
+    }
+
+    pub fn is_set(&self, session: SessionId, timer: Timer) -> bool {
+        self.armed.contains_key(&(session, timer))
     }
 
     pub fn cancel(&mut self, session: SessionId, timer: Timer) {

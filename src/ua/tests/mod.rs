@@ -12,5 +12,6 @@ mod modify;
 mod ours_in_dialog;
 mod provisional;
 mod recording;
+mod refresh;
 mod routes;
 mod verbs;
