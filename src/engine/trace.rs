@@ -15,7 +15,7 @@ pub(super) fn masked(message: &[u8]) -> Bytes {
         let folded = matches!(line.first(), Some(b' ' | b'\t'));
         in_authorization = (folded && in_authorization) || is_authorization(line);
         if in_authorization {
-            for name in ["response", "cnonce", "nonce", "opaque"] {
+            for name in ["response", "rspauth", "cnonce", "nonce", "opaque"] {
                 mask_parameter(line, name.as_bytes());
             }
             mask_basic(line);
@@ -34,7 +34,9 @@ fn starts_with(line: &[u8], prefix: &[u8]) -> bool {
 fn is_authorization(line: &[u8]) -> bool {
     let Some(colon) = memchr::memchr(b':', line) else { return false };
     let name = line[..colon].trim_ascii();
-    name.eq_ignore_ascii_case(b"authorization") || name.eq_ignore_ascii_case(b"proxy-authorization")
+    let all: [&[u8]; 4] =
+        [b"authorization", b"proxy-authorization", b"authentication-info", b"proxy-authentication-info"];
+    all.iter().any(|one| name.eq_ignore_ascii_case(one))
 }
 
 fn star(bytes: &mut [u8]) {
@@ -110,6 +112,10 @@ mod tests {
             ),
             ("proxy-AUTHORIZATION : Digest response = 0a1b\r\n", "proxy-AUTHORIZATION : Digest response = ****\r\n"),
             ("Authorization: Digest a=1,\r\n response=\"x\"\r\n", "Authorization: Digest a=1,\r\n response=\"*\"\r\n"),
+            (
+                "Authentication-Info: qop=auth, rspauth=\"0a1b\", nextnonce=\"n2\"\r\n",
+                "Authentication-Info: qop=auth, rspauth=\"****\", nextnonce=\"n2\"\r\n",
+            ),
             ("Authorization: Basic Ym9iOnB3\r\n", "Authorization: Basic ********\r\n"),
             ("Subject: response=\"x\" inline:abc\r\n", "Subject: response=\"x\" inline:abc\r\n"),
             ("a=crypto:1 X inline:", "a=crypto:1 X inline:"),

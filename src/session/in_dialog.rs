@@ -167,6 +167,9 @@ impl Session {
             }
             return true;
         }
+        if code < 300 {
+            pending.request.accepted(response, core);
+        }
         if (200..300).contains(&code) && matches!(pending.request.method, Method::Invite | Method::Update) {
             let dialogs = self.our_dialogs().iter_mut();
             if let Some(dialog) = dialogs.into_iter().find(|dialog| dialog.remote_tag() == &*pending.remote_tag) {

@@ -48,6 +48,7 @@ use self::refresh::Refresh;
 pub(crate) use self::refresh::{MIN_SE, is_too_short};
 use crate::event::{AccountId, Event, EventKind, Originator, Sender, SessionId, SessionState, Snapshot};
 use crate::sdp::negotiation::Negotiator;
+use crate::sip::digest::answer::without_proof;
 use crate::sip::headers::Params;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::transaction::give_back;
@@ -216,7 +217,11 @@ impl Session {
 /// All headers as text, for `request_headers` and `response_headers`.
 fn header_list(message: &Message) -> Arc<Vec<(String, String)>> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    Arc::new(message.headers().map(|(name, value)| (text(name), text(value))).collect())
+    let shown = |(name, value): (&[u8], &[u8])| match HeaderName::of(name) {
+        HeaderName::Authorization | HeaderName::ProxyAuthorization => (text(name), without_proof(&text(value))),
+        _ => (text(name), text(value)),
+    };
+    Arc::new(message.headers().map(shown).collect())
 }
 
 fn text(message: &Message, name: HeaderName) -> Option<Arc<str>> {

@@ -17,6 +17,7 @@ use crate::sip::transaction::ClientId;
 use crate::sip::transport::Flow;
 use crate::sip::uri::Uri;
 use crate::ua::core::{ALLOW, ClientUse, Core, RELIABLE, SUPPORTED, quoted};
+use crate::ua::credentials::{Attempts, Authorizable, Path};
 use crate::ua::locate::{self, Question};
 use crate::ua::routing::{Asker, RouteWalk, Step};
 use crate::ua::{Connect, VerbError, tokens};
@@ -68,6 +69,8 @@ pub(super) struct Outgoing {
     pub(super) late_offer: bool,
     /// The INVITE no longer mentions reliable provisional responses: somebody on the way cannot bear it (420).
     plain: bool,
+    /// Challenges met on the current address.
+    attempts: Attempts,
 }
 
 /// The INVITE on its way.
@@ -133,6 +136,7 @@ impl Session {
             invite: None,
             late_offer: call.late_offer,
             plain: false,
+            attempts: Attempts::default(),
         };
         let tag = tokens::tag(&mut core.random);
         let mut session = Self::new(id, tag, snapshot, Leg::Outgoing(Box::new(outgoing)), core);
@@ -207,6 +211,7 @@ impl Session {
     fn try_next(&mut self, failure: Failure, core: &mut Core, now: Instant) {
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
         outgoing.invite = None;
+        outgoing.attempts = Attempts::default();
         match outgoing.walk.next(Asker::Session(self.id), core, now) {
             Step::Exhausted(_) => self.fail(failure, core),
             step => {
@@ -235,13 +240,23 @@ impl Session {
         let via = core.via(flow);
         let secure = outgoing.callee.is_secure();
         let contact = core.contact(self.account, flow, secure);
+        let uri = request_line_uri(&outgoing.callee).to_string();
+        let what = Authorizable {
+            account: self.account,
+            method: &Method::Invite,
+            uri: &uri,
+            body: offer.as_deref().unwrap_or_default().as_bytes(),
+            flow,
+            path: Path::Outside,
+            hop: outgoing.walk.current().map(|route| route.address.as_str()),
+        };
+        let credentials = core.authorize(what, &mut outgoing.attempts);
         let account = core.accounts.get(self.account);
         let display_name = account.and_then(|account| account.display_name.as_deref());
         let must_be_reliable = account.is_some_and(|account| account.require_100rel);
         let local = self.snapshot.local_uri.as_ref().expect("an outgoing call has its own URI");
-        let mut request = Builder::request(&Method::Invite, request_line_uri(&outgoing.callee))
-            .header("Via", via)
-            .header("Max-Forwards", MAX_FORWARDS);
+        let mut request =
+            Builder::request(&Method::Invite, &uri).header("Via", via).header("Max-Forwards", MAX_FORWARDS);
         for route in core.accounts.route_set(self.account, flow) {
             request = request.header("Route", route);
         }
@@ -260,6 +275,9 @@ impl Session {
             request = request.header("Supported", SUPPORTED);
         }
         for (name, value) in timer {
+            request = request.header(name, value);
+        }
+        for (name, value) in &credentials {
             request = request.header(name, value);
         }
         for (name, value) in &outgoing.extra_headers {
@@ -318,6 +336,7 @@ impl Session {
             snapshot.remote_user_agent = agent;
         });
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        core.accepted(self.account, response, &outgoing.attempts);
         let mut dialog = match Dialog::uac(response, flow) {
             Ok(dialog) => dialog,
             // Neither ACK nor BYE could be addressed: the peer gives up by itself after 32 s.
@@ -369,9 +388,21 @@ impl Session {
         match status {
             503 => self.try_next(failure, core, now),
             422 if self.take_min_se(response) => self.send_invite(core, now),
-            // 401 and 407 end the call like any other refusal: an account has no credentials to answer them with.
-            // What answers a challenge sends the INVITE again with the same Call-ID and the next CSeq number.
+            401 | 407 => self.challenged(status, response, core, now),
             _ => self.fail(failure, core),
+        }
+    }
+
+    /// The same INVITE again with credentials (RFC 3261 §22.2), or the end of the call with a reason that says why not.
+    fn challenged(&mut self, status: u16, response: &Message, core: &mut Core, now: Instant) {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        outgoing.invite = None;
+        match core.challenged(self.account, response, &mut outgoing.attempts) {
+            Ok(()) => self.send_invite(core, now),
+            Err(why) => {
+                let reason = format!("{} ({why})", failure_reason(response));
+                self.fail(Failure::remote(status, reason), core);
+            }
         }
     }
 

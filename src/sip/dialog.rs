@@ -44,6 +44,8 @@ pub struct Dialog {
     secure: bool,
     /// The path the dialog's messages took so far.
     flow: Flow,
+    /// Begun by a request of ours.
+    ours: bool,
 }
 
 impl Dialog {
@@ -71,6 +73,7 @@ impl Dialog {
             routes,
             secure,
             flow,
+            ours: true,
         })
     }
 
@@ -95,6 +98,7 @@ impl Dialog {
             routes: route_set(request)?,
             secure: flow.transport == Transport::Tls && starts_with_sips(request.request_uri_raw()),
             flow,
+            ours: false,
         })
     }
 
@@ -117,6 +121,11 @@ impl Dialog {
 
     pub fn is_secure(&self) -> bool {
         self.secure
+    }
+
+    /// True when a request of ours began it.
+    pub fn is_ours(&self) -> bool {
+        self.ours
     }
 
     /// The number of the last request we sent.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 
 use super::accounts::Accounts;
+use super::credentials::Keyring;
 use super::dialog_request::DialogRequest;
 use super::exchange::Ask;
 use super::forks::Forks;
@@ -79,6 +80,7 @@ pub(crate) struct Core {
     pub config: UaConfig,
     pub random: StdRng,
     pub accounts: Accounts,
+    pub keyring: Keyring,
     pub transactions: Transactions,
     pub clients: BTreeMap<ClientId, ClientUse>,
     /// INVITEs without a final answer yet.
@@ -109,6 +111,7 @@ impl Core {
             config,
             random,
             accounts: Accounts::default(),
+            keyring: Keyring::default(),
             transactions: Transactions::new(),
             clients: BTreeMap::new(),
             servers: BTreeMap::new(),

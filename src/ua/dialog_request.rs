@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::core::{ClientUse, Core};
-use super::credentials::{Attempts, Authorizable};
+use super::credentials::{Attempts, Authorizable, Path};
 use crate::event::AccountId;
 use crate::sip::dialog::{Dialog, request_line_uri};
 use crate::sip::message::{Message, Method};
@@ -53,6 +53,8 @@ impl DialogRequest {
             uri: &uri,
             body: body.map(|(_, bytes)| bytes).unwrap_or_default(),
             flow,
+            path: if dialog.is_ours() { Path::Ours } else { Path::Theirs },
+            hop: None,
         };
         let credentials = core.authorize(what, &mut self.attempts);
         let mut request = dialog.request(&self.method, via);
@@ -70,6 +72,11 @@ impl DialogRequest {
     /// Why the challenge cannot be answered.
     pub fn challenged(&mut self, response: &Message, core: &mut Core) -> Result<(), String> {
         core.challenged(self.account, response, &mut self.attempts)
+    }
+
+    /// Takes a 2xx, for the credentials it was sent with.
+    pub fn accepted(&self, response: &Message, core: &mut Core) {
+        core.accepted(self.account, response, &self.attempts);
     }
 }
 

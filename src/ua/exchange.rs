@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::core::{ClientUse, Core};
-use super::credentials::{Attempts, Authorizable};
+use super::credentials::{Attempts, Authorizable, Path};
 use super::locate::{Answer, Question};
 use super::routing::{Asker, RouteWalk, Step};
 use super::{UserAgent, messages, options, tokens};
@@ -163,6 +163,8 @@ impl Exchange {
             uri: &uri,
             body: body.map(|(_, bytes)| bytes).unwrap_or_default(),
             flow,
+            path: Path::Outside,
+            hop: ask.walk.current().map(|route| route.address.as_str()),
         };
         for (name, value) in core.authorize(what, &mut self.attempts) {
             request = request.header(name, value);
@@ -194,6 +196,9 @@ impl Exchange {
     /// A final response.
     pub fn handle_response(&mut self, response: &Message, flow: Flow, core: &mut Core, now: Instant) -> Progress {
         let code = response.status().unwrap_or_default();
+        if code < 300 {
+            core.accepted(self.ask.account, response, &self.attempts);
+        }
         match code {
             401 | 407 => match core.challenged(self.ask.account, response, &mut self.attempts) {
                 Ok(()) => {

@@ -239,6 +239,10 @@ impl UserAgent {
     /// Adds an account or changes it; calls in progress keep what they agreed on. Its registration follows with
     /// [`Self::settings_changed`].
     pub fn set_account(&mut self, id: AccountId, settings: AccountSettings) {
+        let same = |before: &AccountSettings| before.credentials == settings.credentials;
+        if !self.core.accounts.get(id).is_some_and(same) {
+            self.core.keyring.forget(id);
+        }
         self.core.accounts.set(id, settings, &mut self.core.random);
     }
 

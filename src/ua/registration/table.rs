@@ -46,6 +46,7 @@ impl Registrations {
         if registration.is_off() && core.accounts.is_leaving(account) {
             self.by_account.remove(&account);
             core.accounts.remove(account);
+            core.keyring.forget(account);
         }
         next
     }

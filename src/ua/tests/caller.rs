@@ -142,8 +142,8 @@ fn refusals_fail_with_their_code_and_warning() {
             "488 Not Acceptable Here (No \"codec\" in common)",
         ),
         (302, &["Contact: <sip:else@where.example>"], "302 Moved Temporarily"),
-        (401, &["WWW-Authenticate: Digest realm=\"r\", nonce=\"n\""], "401 Unauthorized"),
-        (407, &[], "407 Proxy Authentication Required"),
+        (401, &["WWW-Authenticate: Digest realm=\"r\", nonce=\"n\""], "401 Unauthorized (the account has no password)"),
+        (407, &[], "407 Proxy Authentication Required (the account has no password)"),
         (603, &["Server: phone/1"], "603 Decline"),
     ];
     for (code, headers, failure) in cases {

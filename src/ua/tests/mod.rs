@@ -3,6 +3,7 @@
 mod callee;
 mod caller;
 mod calls;
+mod credentials;
 mod flows;
 pub(crate) mod harness;
 mod hostile;
