@@ -307,6 +307,11 @@ pub enum EventKind {
     },
     EngineWillEnd,
     EngineDidEnd,
+    /// Our TLS certificate (a file) ends within 7 days, or has ended.
+    EngineCertificateWillExpire {
+        certificate: PathBuf,
+        expires: SystemTime,
+    },
     /// One message sent or received, when tracing is on; keys and passwords are masked.
     EngineSIPTrace {
         received: bool,

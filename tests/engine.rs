@@ -50,7 +50,7 @@ impl Peer {
     /// Calls another peer.
     fn call(&self, other: &Self, transport: Transport) -> SessionId {
         let addresses = other.engine.addresses();
-        let address = if transport == Transport::Udp { addresses.udp } else { addresses.tcp }.expect("it listens");
+        let address = addresses.get(transport).expect("it listens");
         let route = Route::new(address.ip().to_string(), address.port(), transport);
         let call = Connect {
             account: self.account,
@@ -496,7 +496,7 @@ fn a_stream_that_cannot_be_followed_is_closed_and_others_go_on() {
     let _ = bad.read_to_end(&mut rest); // an answer or none; the end must come
     good.write_all(options(tcp, 2).as_bytes()).expect("sent");
     assert!(responses(&mut good, 1).starts_with("SIP/2.0 200 "));
-    assert_eq!(peer.engine.stats().transport.tcp_lost, 1);
+    assert_eq!(peer.engine.stats().transport.tcp.lost, 1);
 }
 
 #[test]

@@ -287,6 +287,13 @@ class SIPEngineDidEndData(TimestampedData):
     pass
 
 
+class SIPEngineCertificateWillExpireData(TimestampedData):
+    certificate: str
+    """The file: ``tls_certificate``."""
+    expires: datetime.datetime
+    """When it ends: within seven days, or in the past. Told once for each certificate."""
+
+
 class SIPEngineSIPTraceData(TimestampedData):
     received: bool
     source: tuple[str, int]

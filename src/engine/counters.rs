@@ -2,7 +2,10 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
-use super::stats::{QueueStats, TransportStats};
+use std::sync::Arc;
+
+use super::stats::{QueueStats, StreamStats, TransportStats};
+use crate::sip::transport::Transport;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -39,6 +42,41 @@ impl QueueCounters {
     }
 }
 
+/// Connections of one transport.
+#[derive(Debug, Default)]
+pub(crate) struct StreamCounters {
+    pub received: Counter,
+    pub sent: Counter,
+    pub connections: AtomicUsize,
+    pub accepted: Counter,
+    pub connected: Counter,
+    pub connect_failures: Counter,
+    pub handshake_failures: Counter,
+    pub refused: Counter,
+    pub idle_closed: Counter,
+    pub lost: Counter,
+    pub dropped: Counter,
+}
+
+impl StreamCounters {
+    pub fn stats(&self) -> StreamStats {
+        StreamStats {
+            received: self.received.get(),
+            sent: self.sent.get(),
+            connections: self.connections.load(Relaxed),
+            accepted: self.accepted.get(),
+            connected: self.connected.get(),
+            connect_failures: self.connect_failures.get(),
+            handshake_failures: self.handshake_failures.get(),
+            refused: self.refused.get(),
+            idle_closed: self.idle_closed.get(),
+            lost: self.lost.get(),
+            dropped: self.dropped.get(),
+        }
+    }
+}
+
+/// Every SIP socket of a lane.
 #[derive(Debug, Default)]
 pub(crate) struct TransportCounters {
     pub stream_input: QueueCounters,
@@ -46,35 +84,35 @@ pub(crate) struct TransportCounters {
     pub udp_sent: Counter,
     pub udp_queued: Counter,
     pub udp_dropped: Counter,
-    pub tcp_received: Counter,
-    pub tcp_sent: Counter,
-    pub tcp_connections: AtomicUsize,
-    pub tcp_accepted: Counter,
-    pub tcp_connected: Counter,
-    pub tcp_connect_failures: Counter,
-    pub tcp_refused: Counter,
-    pub tcp_idle_closed: Counter,
-    pub tcp_lost: Counter,
-    pub tcp_dropped: Counter,
+    pub udp_unreachable: Counter,
+    tcp: Arc<StreamCounters>,
+    tls: Arc<StreamCounters>,
+    ws: Arc<StreamCounters>,
+    wss: Arc<StreamCounters>,
 }
 
 impl TransportCounters {
+    /// The counters of a transport with connections.
+    pub fn of(&self, transport: Transport) -> &Arc<StreamCounters> {
+        match transport {
+            Transport::Udp | Transport::Tcp => &self.tcp,
+            Transport::Tls => &self.tls,
+            Transport::Ws => &self.ws,
+            Transport::Wss => &self.wss,
+        }
+    }
+
     pub fn stats(&self) -> TransportStats {
         TransportStats {
             udp_received: self.udp_received.get(),
             udp_sent: self.udp_sent.get(),
             udp_queued: self.udp_queued.get(),
             udp_dropped: self.udp_dropped.get(),
-            tcp_received: self.tcp_received.get(),
-            tcp_sent: self.tcp_sent.get(),
-            tcp_connections: self.tcp_connections.load(Relaxed),
-            tcp_accepted: self.tcp_accepted.get(),
-            tcp_connected: self.tcp_connected.get(),
-            tcp_connect_failures: self.tcp_connect_failures.get(),
-            tcp_refused: self.tcp_refused.get(),
-            tcp_idle_closed: self.tcp_idle_closed.get(),
-            tcp_lost: self.tcp_lost.get(),
-            tcp_dropped: self.tcp_dropped.get(),
+            udp_unreachable: self.udp_unreachable.get(),
+            tcp: self.tcp.stats(),
+            tls: self.tls.stats(),
+            ws: self.ws.stats(),
+            wss: self.wss.stats(),
         }
     }
 }

@@ -22,6 +22,7 @@ use super::transports::{Bound, INPUT_LIMIT};
 use super::{AudioHandle, EngineError, EngineOptions, EngineStats, lock};
 use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, Snapshot};
 use crate::media::{MediaCommand, RecordingLayout};
+use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
 use crate::ua::messages::{SendMessage, SendReport};
 use crate::ua::{AccountSettings, Connect, UaConfig, UaStats, UserAgent, VerbError};
@@ -38,6 +39,22 @@ pub struct TimedEvent {
 pub struct Addresses {
     pub udp: Option<SocketAddr>,
     pub tcp: Option<SocketAddr>,
+    pub tls: Option<SocketAddr>,
+    pub ws: Option<SocketAddr>,
+    pub wss: Option<SocketAddr>,
+}
+
+impl Addresses {
+    /// Where a transport listens; `None` where it does not.
+    pub fn get(&self, transport: Transport) -> Option<SocketAddr> {
+        match transport {
+            Transport::Udp => self.udp,
+            Transport::Tcp => self.tcp,
+            Transport::Tls => self.tls,
+            Transport::Ws => self.ws,
+            Transport::Wss => self.wss,
+        }
+    }
 }
 
 /// What [`Engine::stop`] left behind.
@@ -138,7 +155,7 @@ impl Engine {
             .spawn(move || signalling::run(parts, inputs))
             .map_err(|error| EngineError::Option { option: "threads", what: words(&error) })?;
         events.post_engine(EventKind::EngineDidStart);
-        tracing::info!(udp = ?addresses.udp, tcp = ?addresses.tcp, "engine started");
+        tracing::info!(?addresses, "engine started");
         let shared = Shared {
             commands,
             wake,
@@ -169,6 +186,15 @@ impl Engine {
 
     pub fn addresses(&self) -> Addresses {
         self.shared.addresses
+    }
+
+    /// Reads the certificates again (`tls_certificate`, `tls_private_key`, `tls_ca`); open connections stay as they are. A
+    /// changed file is also noticed by itself, with the next connection.
+    ///
+    /// # Errors
+    /// [`EngineError::Option`] names the file at fault; the certificates from before go on.
+    pub fn reload_certificates(&self) -> Result<(), EngineError> {
+        self.ask(|lane, _| lane.reload_certificates())?
     }
 
     /// Counters of every queue, limit and transport. Still answers after `stop`.

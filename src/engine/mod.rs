@@ -31,7 +31,8 @@ pub use audio::{AudioFrame, AudioHandle, AudioStatistics, Bridge, FrameReader, F
 pub use error::EngineError;
 pub use handle::{Addresses, Engine, StopReport, TimedEvent};
 pub use options::EngineOptions;
-pub use stats::{DiskStats, EngineStats, EventQueueStats, MediaThreadStats, QueueStats, TransportStats};
+pub use stats::{DiskStats, EngineStats, EventQueueStats, MediaThreadStats, QueueStats, StreamStats, TransportStats};
+pub use transports::ClientCertificates;
 
 /// Locks; what a thread that panicked left behind is still whole, since nothing here is changed in steps.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -15,6 +15,7 @@ use crossbeam_channel::Receiver;
 use rand::rngs::StdRng;
 use tokio::sync::{Notify, mpsc};
 
+use super::EngineError;
 use super::counters::{Counter, QueueCounters, TransportCounters};
 use super::disk::NewRecording;
 use super::events::EventQueue;
@@ -273,6 +274,14 @@ impl Lane {
                 self.ua.handle_bad_message(error, flow, now);
             }
             Arrival::Failed { client, error } => self.ua.handle_transport_error(client, &error, now),
+            Arrival::FlowFailed { flow, error } => {
+                tracing::debug!(transport = flow.transport.name(), remote = %flow.remote, error, "a flow has failed");
+                self.ua.handle_flow_failed(flow, now);
+            }
+            Arrival::CertificateWillExpire { certificate, expires } => {
+                tracing::warn!(certificate = %certificate.display(), ?expires, "the TLS certificate expires soon");
+                self.events.post_engine(EventKind::EngineCertificateWillExpire { certificate, expires });
+            }
         }
     }
 
@@ -312,7 +321,7 @@ impl Lane {
                 Output::Transmit { flow, bytes, client } => self.transmit(flow, bytes, client, now),
                 Output::Event(event) => self.post(event, now),
                 Output::Media(session, command) => self.media_command(session, command, now),
-                Output::KeepAlive { .. } => {} // nothing on this machine closes a flow that is not used
+                Output::KeepAlive { flow, interval } => self.transports.keep_alive(flow, interval, now),
                 Output::Resolve { query, question, patience } => {
                     if let Err(error) = self.resolver.ask(query, question, patience) {
                         self.ua.handle_resolved(query, Err(error), now);
@@ -320,6 +329,10 @@ impl Lane {
                 }
             }
         }
+    }
+
+    pub fn reload_certificates(&mut self) -> Result<(), EngineError> {
+        self.transports.reload_certificates()
     }
 
     fn transmit(&mut self, flow: Flow, bytes: Bytes, client: Option<ClientId>, now: Instant) {

@@ -25,7 +25,27 @@ pub struct EventQueueStats {
     pub lag_warnings: u64,
 }
 
-/// SIP over UDP and TCP.
+/// Connections of one transport.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamStats {
+    pub received: u64,
+    pub sent: u64,
+    /// Open now.
+    pub connections: usize,
+    pub accepted: u64,
+    pub connected: u64,
+    pub connect_failures: u64,
+    /// Peers that came and did not get through TLS or the WebSocket handshake.
+    pub handshake_failures: u64,
+    /// Connections refused by the cap, closed for idling, or closed because their stream could not be followed.
+    pub refused: u64,
+    pub idle_closed: u64,
+    pub lost: u64,
+    /// Messages not sent because a peer does not read.
+    pub dropped: u64,
+}
+
+/// SIP over each transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TransportStats {
     pub udp_received: u64,
@@ -34,18 +54,12 @@ pub struct TransportStats {
     pub udp_queued: u64,
     /// Datagrams given up because that wait was full too, or the kernel refused them.
     pub udp_dropped: u64,
-    pub tcp_received: u64,
-    pub tcp_sent: u64,
-    pub tcp_connections: usize,
-    pub tcp_accepted: u64,
-    pub tcp_connected: u64,
-    pub tcp_connect_failures: u64,
-    /// Connections refused by the cap, closed for idling, or closed because their stream could not be followed.
-    pub tcp_refused: u64,
-    pub tcp_idle_closed: u64,
-    pub tcp_lost: u64,
-    /// Messages not sent because a peer does not read.
-    pub tcp_dropped: u64,
+    /// Datagrams that the network reported as not delivered (ICMP).
+    pub udp_unreachable: u64,
+    pub tcp: StreamStats,
+    pub tls: StreamStats,
+    pub ws: StreamStats,
+    pub wss: StreamStats,
 }
 
 /// One media thread.

@@ -16,10 +16,11 @@ use super::event::{Posted, notification};
 use super::snapshot::PySnapshot;
 use super::stats::PyEngineStats;
 use super::uri::PyUri;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::{ClientCertificates, Engine, EngineOptions};
 use crate::event::{AccountId, Route, SessionId};
 use crate::media::{CodecKind, RecordingLayout, SrtpPolicy};
 use crate::sip::imdn::{Status, Wanted};
+use crate::sip::transport::Transport;
 use crate::ua::messages::{SendMessage, SendReport, Wrap};
 use crate::ua::{AccountSettings, Connect};
 
@@ -62,6 +63,30 @@ fn codecs(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Vec<CodecKind>> {
 
 const PORT: &str = "a port from 0 to 65535 or None";
 const COUNT: &str = "a count";
+const PATH: &str = "a path or None";
+
+/// Whether clients have to show certificates.
+fn client_certificates(name: &str, value: &Bound<'_, PyAny>) -> PyResult<ClientCertificates> {
+    let wanted = "None, \"optional\" or \"required\"";
+    match option::<Option<String>>(name, value, wanted)?.as_deref() {
+        None => Ok(ClientCertificates::Off),
+        Some("optional") => Ok(ClientCertificates::Optional),
+        Some("required") => Ok(ClientCertificates::Required),
+        Some(_) => Err(engine_error(format!("{name}={}: not {wanted}", text(value)))),
+    }
+}
+
+/// Pages that may connect.
+fn origins(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<Vec<String>>> {
+    let given: Option<Vec<String>> = option(name, value, "a list of origins or None")?;
+    let is_origin = |origin: &String| origin == "*" || origin == "null" || origin.contains("://");
+    match given.iter().flatten().find(|origin| !is_origin(origin)) {
+        Some(origin) => {
+            Err(engine_error(format!("{name}: {origin:?} is no origin like \"https://phone.example.com\"")))
+        }
+        None => Ok(given),
+    }
+}
 
 /// Reads keyword arguments into options.
 fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
@@ -74,6 +99,15 @@ fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
             "advertised_ip" => options.advertised_ip = ip(name, value)?,
             "udp_port" => options.udp_port = option(name, value, PORT)?,
             "tcp_port" => options.tcp_port = option(name, value, PORT)?,
+            "tls_port" => options.tls_port = option(name, value, PORT)?,
+            "ws_port" => options.ws_port = option(name, value, PORT)?,
+            "wss_port" => options.wss_port = option(name, value, PORT)?,
+            "tls_certificate" => options.tls_certificate = option::<Option<PathBuf>>(name, value, PATH)?,
+            "tls_private_key" => options.tls_private_key = option::<Option<PathBuf>>(name, value, PATH)?,
+            "tls_ca" => options.tls_ca = option::<Option<PathBuf>>(name, value, PATH)?,
+            "tls_verify" => options.tls_verify = option(name, value, "True or False")?,
+            "tls_verify_client" => options.tls_verify_client = client_certificates(name, value)?,
+            "websocket_origins" => options.websocket_origins = origins(name, value)?,
             "user_agent" => options.user_agent = option(name, value, "a text")?,
             "rtp_port_range" => options.rtp_port_range = option(name, value, "a pair of ports")?,
             "audio_device" => options.audio_device = option(name, value, "a name")?,
@@ -87,7 +121,7 @@ fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
             "auto_ring" => options.auto_ring = option(name, value, "True or False")?,
             "accepts_calls" => options.accepts_calls = option(name, value, "True or False")?,
             "accepts_messages" => options.accepts_messages = option(name, value, "True or False")?,
-            "devices_library" => options.devices_library = option::<Option<PathBuf>>(name, value, "a path or None")?,
+            "devices_library" => options.devices_library = option::<Option<PathBuf>>(name, value, PATH)?,
             _ => return Err(engine_error(format!("{name}={}: there is no such option", text(value)))),
         }
     }
@@ -168,12 +202,17 @@ impl PyEngine {
     fn addresses<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let addresses = self.0.addresses();
         let all = PyDict::new(py);
-        for (name, address) in [("udp", addresses.udp), ("tcp", addresses.tcp)] {
-            if let Some(address) = address {
-                all.set_item(name, convert::address(address))?;
+        for transport in [Transport::Udp, Transport::Tcp, Transport::Tls, Transport::Ws, Transport::Wss] {
+            if let Some(address) = addresses.get(transport) {
+                all.set_item(transport.name(), convert::address(address))?;
             }
         }
         Ok(all)
+    }
+
+    /// Reads the TLS certificates again.
+    fn reload_certificates(&self, py: Python<'_>) -> PyResult<()> {
+        Ok(py.detach(|| self.0.reload_certificates())?)
     }
 
     fn stats(&self, py: Python<'_>) -> PyEngineStats {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use pyo3::IntoPyObjectExt;
@@ -83,6 +84,7 @@ table! {
     EngineDidFail { error }
     EngineWillEnd {}
     EngineDidEnd {}
+    EngineCertificateWillExpire { certificate, expires }
     EngineSIPTrace { received, source, destination, transport, data }
     EngineGotException { error }
 }
@@ -152,6 +154,14 @@ plain!(bool, u16, u32, f64, char);
 impl Value for Arc<str> {
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(PyString::new(py, self).into_any())
+    }
+}
+
+impl Value for SystemTime {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let datetime = py.import("datetime")?;
+        let utc = datetime.getattr("timezone")?.getattr("utc")?;
+        datetime.getattr("datetime")?.call_method1("fromtimestamp", (convert::epoch(*self), utc))
     }
 }
 

@@ -4,7 +4,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::engine::{
-    AudioStatistics, DiskStats, EngineStats, EventQueueStats, MediaThreadStats, QueueStats, TransportStats,
+    AudioStatistics, DiskStats, EngineStats, EventQueueStats, MediaThreadStats, QueueStats, StreamStats, TransportStats,
 };
 use crate::media::CodecKind;
 use crate::rtp::session::Statistics;
@@ -108,6 +108,12 @@ impl Convert<PyEventQueueStats> for EventQueueStats {
     }
 }
 
+impl Convert<PyStreamStats> for StreamStats {
+    fn convert(self) -> PyStreamStats {
+        self.into()
+    }
+}
+
 impl Convert<PyTransportStats> for TransportStats {
     fn convert(self) -> PyTransportStats {
         self.into()
@@ -151,11 +157,16 @@ counters! {
         depth: u64, high_water: u64, posted: u64, lag_warnings: u64,
     }
 
-    /// SIP over UDP and TCP.
+    /// Connections of one transport.
+    PyStreamStats("StreamStats") from StreamStats {
+        received: u64, sent: u64, connections: u64, accepted: u64, connected: u64, connect_failures: u64,
+        handshake_failures: u64, refused: u64, idle_closed: u64, lost: u64, dropped: u64,
+    }
+
+    /// SIP over each transport.
     PyTransportStats("TransportStats") from TransportStats {
-        udp_received: u64, udp_sent: u64, udp_queued: u64, udp_dropped: u64, tcp_received: u64, tcp_sent: u64,
-        tcp_connections: u64, tcp_accepted: u64, tcp_connected: u64, tcp_connect_failures: u64, tcp_refused: u64,
-        tcp_idle_closed: u64, tcp_lost: u64, tcp_dropped: u64,
+        udp_received: u64, udp_sent: u64, udp_queued: u64, udp_dropped: u64, udp_unreachable: u64,
+        tcp: PyStreamStats, tls: PyStreamStats, ws: PyStreamStats, wss: PyStreamStats,
     }
 
     /// One media thread.

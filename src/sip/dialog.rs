@@ -58,7 +58,7 @@ impl Dialog {
         let from = response.from().map_err(|error| DialogError(error.what))?;
         let to = response.to().map_err(|error| DialogError(error.what))?;
         let callee = to.uri().map_err(|error| DialogError(format!("To: {error}")))?;
-        let secure = callee.is_secure() && flow.transport == Transport::Tls;
+        let secure = callee.is_secure() && is_secure(flow.transport);
         let mut routes = route_set(response)?;
         routes.reverse();
         Ok(Self {
@@ -96,7 +96,7 @@ impl Dialog {
             remote_seq: Some(request.cseq().map_err(|error| DialogError(error.what))?.number),
             target: contact(request)?,
             routes: route_set(request)?,
-            secure: flow.transport == Transport::Tls && starts_with_sips(request.request_uri_raw()),
+            secure: is_secure(flow.transport) && starts_with_sips(request.request_uri_raw()),
             flow,
             ours: false,
         })
@@ -221,6 +221,7 @@ impl Dialog {
     fn flow_to(&self, hop: &Uri) -> Flow {
         let named = hop.parameter("transport").flatten().and_then(Transport::from_name);
         let transport = match named {
+            _ if (self.secure || hop.is_secure()) && is_secure(self.flow.transport) => self.flow.transport,
             _ if self.secure || hop.is_secure() => Transport::Tls,
             Some(transport) => transport,
             None => self.flow.transport, // the connection that is there serves better than a guess
@@ -232,6 +233,11 @@ impl Dialog {
         let peer = self.flow.peer.filter(|_| connection.is_some() || remote == self.flow.remote);
         Flow { transport, remote, connection, peer }
     }
+}
+
+/// A transport of `sips:` (RFC 3261 §26.2, RFC 7118 §5).
+fn is_secure(transport: Transport) -> bool {
+    matches!(transport, Transport::Tls | Transport::Wss)
 }
 
 /// The numeric address of a hop; none for host names and for addresses a request must not go to.

@@ -101,13 +101,17 @@ pub(crate) struct Core {
     pub peers: Peers,
     pub outputs: VecDeque<Output>,
     pub stats: UaStats,
+    /// What stands for us where nobody can connect to: a name that leads nowhere (RFC 7118 §5), the same all our life.
+    unlistening: Box<str>,
     last_id: u64,
     last_session: u64,
 }
 
 impl Core {
-    pub fn new(config: UaConfig, random: StdRng) -> Self {
+    pub fn new(config: UaConfig, mut random: StdRng) -> Self {
+        let unlistening = format!("{}.invalid", tokens::tag(&mut random)).into();
         Self {
+            unlistening,
             config,
             random,
             accounts: Accounts::default(),
@@ -167,14 +171,23 @@ impl Core {
         peer.and_then(|peer| all.find(|address| address.is_ipv4() == peer.ip().to_canonical().is_ipv4())).or(first)
     }
 
+    /// Our address for a flow; `None` on a transport that connects but does not listen.
+    fn listening_address(&self, flow: Flow) -> Option<SocketAddr> {
+        self.local_address(flow.transport, Some(flow.remote)).filter(|address| address.port() != 0)
+    }
+
     /// A new Via of ours for a request on this flow.
     pub fn via(&mut self, flow: Flow) -> String {
         let branch = tokens::branch(&mut self.random);
         let transport = flow.transport.via_name();
-        match self.local_address(flow.transport, Some(flow.remote)) {
+        match self.listening_address(flow) {
+            // Who knows us by our certificate may send its own requests over the same connection (RFC 5923).
+            Some(address) if flow.transport == Transport::Tls => {
+                format!("SIP/2.0/{transport} {address};branch={branch};rport;alias")
+            }
             Some(address) => format!("SIP/2.0/{transport} {address};branch={branch};rport"),
-            // A transport whose listener is gone: the response comes back over the connection.
-            None => format!("SIP/2.0/{transport} invalid.invalid;branch={branch};rport"),
+            // The response comes back over the connection (RFC 7118 §5).
+            None => format!("SIP/2.0/{transport} {};branch={branch};rport", self.unlistening),
         }
     }
 
@@ -211,12 +224,14 @@ impl Core {
     fn contact_uri(&self, account: AccountId, flow: Flow, secure: bool) -> Uri {
         let user = self.accounts.contact_user(account);
         let learned = self.accounts.learned(account, flow);
-        let address = learned.or_else(|| self.local_address(flow.transport, Some(flow.remote)));
-        let address = address.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
-        let mut uri = Uri::sip(user, Host::Ip(address.ip()), Some(address.port()));
+        let mut uri = match learned.or_else(|| self.listening_address(flow)) {
+            Some(address) => Uri::sip(user, Host::Ip(address.ip()), Some(address.port())),
+            None => Uri::sip(user, Host::Name(self.unlistening.to_string()), None),
+        };
         if secure {
             uri.scheme = "sips".into();
-        } else if flow.transport != Transport::Udp {
+        }
+        if flow.transport != Transport::Udp && !(secure && flow.transport == Transport::Tls) {
             uri.parameters.push(("transport".into(), Some(flow.transport.name().into())));
         }
         uri

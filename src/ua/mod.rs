@@ -50,7 +50,8 @@ use crate::sip::uri::Uri;
 /// What holds for the whole user agent.
 #[derive(Clone, Debug)]
 pub struct UaConfig {
-    /// Our address per transport, as written into Via and Contact (advertised when there is one).
+    /// Our address per transport, as written into Via and Contact (advertised when there is one). Port 0 stands for a
+    /// transport that connects to others but does not listen.
     pub local: Vec<(Transport, SocketAddr)>,
     pub user_agent: String,
     /// Codecs in order of preference.

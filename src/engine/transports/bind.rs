@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
+use super::tls::Tls;
+use super::websocket::Origins;
 use crate::engine::sockets::{bind_sip_tcp, bind_sip_udp, default_address};
 use crate::engine::{Addresses, EngineError, EngineOptions};
 use crate::sip::transport::Transport;
@@ -14,42 +16,76 @@ const FREE_PORT_TRIES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Bound {
     pub(super) udp: Vec<(UdpSocket, SocketAddr)>,
-    pub(super) tcp: Vec<(TcpListener, SocketAddr)>,
+    /// Whether TCP is used at all.
+    pub(super) tcp: bool,
+    pub(super) listeners: Vec<(Transport, TcpListener, SocketAddr)>,
+    pub(super) tls: Tls,
+    pub(super) origins: Origins,
     /// Where connections are made from.
     pub(super) bind_ip: Option<IpAddr>,
+    /// What we are told by where we do not listen.
+    shown_ip: IpAddr,
 }
 
 impl Bound {
+    /// Binds the ports and reads the certificates.
+    ///
     /// # Errors
     /// [`EngineError::Option`] names the option at fault: "udp_port 5060 on 127.0.0.1: address in use".
     pub fn new(options: &EngineOptions) -> Result<Self, EngineError> {
+        let tls = Tls::new(options)?;
         let families = Families::new(options);
         let udp = match options.udp_port {
             Some(port) => families.bind(port, None, bind_sip_udp, UdpSocket::local_addr)?,
             None => Vec::new(),
         };
-        let tcp = match options.tcp_port {
-            Some(port) => {
-                // A free port: the UDP one when it is free for TCP too, so that the engine has one number to remember.
-                let same = udp.first().map(|(_, local)| local.port());
-                families.bind(port, same, |address| bind_sip_tcp(address, "tcp_port"), TcpListener::local_addr)?
-            }
-            None => Vec::new(),
-        };
-        Ok(Self { udp, tcp, bind_ip: options.local_ip.filter(|ip| !ip.is_unspecified()) })
+        // A free port: the UDP one when it is free for TCP too, so that the engine has one number to remember.
+        let same = udp.first().map(|(_, local)| local.port());
+        let mut listeners = Vec::new();
+        for (transport, option, port, wish) in [
+            (Transport::Tcp, "tcp_port", options.tcp_port, same),
+            (Transport::Tls, "tls_port", options.tls_port, None),
+            (Transport::Ws, "ws_port", options.ws_port, None),
+            (Transport::Wss, "wss_port", options.wss_port, None),
+        ] {
+            let Some(port) = port else { continue };
+            let bound = families.bind(port, wish, |at| bind_sip_tcp(at, option), TcpListener::local_addr)?;
+            listeners.extend(bound.into_iter().map(|(listener, shown)| (transport, listener, shown)));
+        }
+        let origins = options.websocket_origins.clone().map_or(Origins::SameHost, Origins::List);
+        let bind_ip = options.local_ip.filter(|ip| !ip.is_unspecified());
+        let (tcp, shown_ip) = (options.tcp_port.is_some(), families.shown(families.addresses[0]));
+        Ok(Self { udp, tcp, listeners, tls, origins, bind_ip, shown_ip })
     }
 
-    /// Every address with its transport, the preferred family first: what Via and Contact are written from.
+    /// Every address with its transport, the preferred family first: what Via and Contact are written from. Port 0 stands
+    /// for a transport that connects but does not listen.
     pub fn local(&self) -> Vec<(Transport, SocketAddr)> {
         let udp = self.udp.iter().map(|(_, address)| (Transport::Udp, *address));
-        udp.chain(self.tcp.iter().map(|(_, address)| (Transport::Tcp, *address))).collect()
+        let listeners = self.listeners.iter().map(|(transport, _, address)| (*transport, *address));
+        let mut local: Vec<_> = udp.chain(listeners).collect();
+        for transport in [Transport::Tls, Transport::Ws, Transport::Wss] {
+            if !local.iter().any(|(listening, _)| *listening == transport) {
+                local.push((transport, SocketAddr::new(self.shown_ip, 0)));
+            }
+        }
+        local
     }
 
-    /// The first address of each transport.
+    /// The first address of each transport that listens.
     pub fn addresses(&self) -> Addresses {
         let local = self.local();
-        let first = |wanted| local.iter().find(|(transport, _)| *transport == wanted).map(|(_, address)| *address);
-        Addresses { udp: first(Transport::Udp), tcp: first(Transport::Tcp) }
+        let first = |wanted| {
+            let mut of = local.iter().filter(|(transport, address)| *transport == wanted && address.port() != 0);
+            of.next().map(|(_, address)| *address)
+        };
+        Addresses {
+            udp: first(Transport::Udp),
+            tcp: first(Transport::Tcp),
+            tls: first(Transport::Tls),
+            ws: first(Transport::Ws),
+            wss: first(Transport::Wss),
+        }
     }
 }
 

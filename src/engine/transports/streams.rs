@@ -1,26 +1,26 @@
-//! SIP over TCP: a reader and a writer task for each connection, the table of connections in the signalling lane.
+//! The connections of a lane: which message goes over which, how many there may be, and what keeps them open.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use rand::RngExt;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio_rustls::rustls::pki_types::ServerName;
 
+use super::connection::{self, Link, Outgoing, StreamInput, Taking, Target};
+use super::tls::Tls;
+use super::websocket::Origins;
 use crate::engine::counters::TransportCounters;
-use crate::engine::sockets::words;
-use crate::sip::message::ParseError;
-use crate::sip::stream::{Frame, StreamFramer};
+use crate::sip::message::Message;
 use crate::sip::transaction::ClientId;
-use crate::sip::transport::{ConnectionId, Flow, Transport};
+use crate::sip::transport::{ConnectionId, Flow, PeerId, Transport};
+use crate::sip::uri::Host;
+use crate::ua::peers::Peer;
 
 /// What arrives from connections and waits for the lane. A full queue stops the readers, TCP stops the peers.
 pub(in crate::engine) const INPUT_LIMIT: usize = 1024;
@@ -30,155 +30,203 @@ const CONNECTION_LIMIT: usize = 4096;
 const CONNECTION_LIMIT_PER_SOURCE: usize = 1024;
 /// Messages that wait for one peer to read …
 const OUTBOX_MESSAGES: usize = 1024;
+/// … on a WebSocket, behind which is one person (reliability row 32) …
+const WEBSOCKET_OUTBOX_MESSAGES: usize = 256;
 /// … and their bytes.
 const OUTBOX_BYTES: usize = 1 << 20;
 /// Requests remembered for each connection until something comes back.
 const UNANSWERED_LIMIT: usize = 64;
-/// How long a connection may be open, or a message unfinished, without one whole message.
-const FIRST_MESSAGE_WAIT: Duration = Duration::from_secs(30);
-/// How long a connection that has carried messages is kept without any byte from the peer.
-const IDLE_LIMIT: Duration = Duration::from_secs(900);
-/// How long a connect may take: long before the transaction gives up (timer B, 32 s), so that the next route is tried.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// A peer that takes no byte for this long is gone (reliability row 49).
-const STALL_LIMIT: Duration = Duration::from_secs(32);
 /// A peer that has closed its half still gets the answers of its requests for this long (timer H).
 const HALF_CLOSED_LIMIT: Duration = Duration::from_secs(32);
-/// Wait after a failed accept (no file descriptors left): they may come back.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// One read.
-const READ_SIZE: usize = 16 << 10;
-/// Bytes put together for one write.
-const WRITE_SIZE: usize = 64 << 10;
+/// The answer to a ping of ours (RFC 5626 §4.4.1).
+const PONG_WAIT: Duration = Duration::from_secs(10);
+/// Ports that one peer says it can be reached at over its connection (RFC 5923); it has one for each of its domains.
+const ALIAS_LIMIT: usize = 4;
+/// After a failed connect: how long the next one waits, and how far that grows with each failure.
+const BACK_OFF: Duration = Duration::from_millis(500);
+const BACK_OFF_MAX: Duration = Duration::from_secs(30);
+/// How long a failure is remembered after its wait is over.
+const BACK_OFF_MEMORY: Duration = Duration::from_secs(60);
+/// Destinations remembered; when it is full, further ones are tried without a pause.
+const BACK_OFF_LIMIT: usize = 1024;
 
-/// What connections tell the lane.
-#[derive(Debug)]
-pub(super) enum StreamInput {
-    Accepted {
-        stream: TcpStream,
-        peer: SocketAddr,
-    },
-    Connected {
-        id: ConnectionId,
-        local: SocketAddr,
-    },
-    Frame {
-        id: ConnectionId,
-        frame: Frame,
-    },
-    /// The peer sends no more; it may still read.
-    HalfClosed {
-        id: ConnectionId,
-    },
-    /// Nothing goes any more. `unsent` are the transactions whose requests did not leave.
-    Closed {
-        id: ConnectionId,
-        error: String,
-        unsent: Vec<ClientId>,
-    },
+/// What a connection can be used for again. One that was verified for a domain never serves another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    transport: Transport,
+    remote: SocketAddr,
+    /// Who the certificate was checked for; `None`: the address itself, or a transport without certificates.
+    domain: Option<Arc<str>>,
+    /// The resource of a WebSocket.
+    path: Option<Arc<str>>,
 }
 
-#[derive(Debug)]
-struct Outgoing {
-    bytes: Bytes,
-    client: Option<ClientId>,
+impl Key {
+    fn new(transport: Transport, remote: SocketAddr, peer: Option<&Peer>) -> Self {
+        let (tls, websocket) = (is_secure(transport), is_websocket(transport));
+        Self {
+            transport,
+            remote,
+            domain: peer.filter(|_| tls || websocket).map(|peer| peer.domain.clone()),
+            path: peer.filter(|_| websocket).map(|peer| peer.path.clone()),
+        }
+    }
+}
+
+fn is_secure(transport: Transport) -> bool {
+    matches!(transport, Transport::Tls | Transport::Wss)
+}
+
+fn is_websocket(transport: Transport) -> bool {
+    matches!(transport, Transport::Ws | Transport::Wss)
 }
 
 #[derive(Debug)]
 struct Connection {
+    transport: Transport,
     peer: SocketAddr,
+    peer_id: Option<PeerId>,
     local: SocketAddr,
+    /// What it is found by: its own destination, and aliases.
+    keys: Vec<Key>,
+    /// We made it.
+    ours: bool,
+    /// Handshakes are through.
+    open: bool,
+    /// Domains the peer proved on a connection it made.
+    domains: Vec<Arc<str>>,
     outbox: mpsc::Sender<Outgoing>,
     queued_bytes: Arc<AtomicUsize>,
+    pong_expected: Arc<AtomicBool>,
     close_at: Option<Instant>,
+    keep_alive: Option<KeepAlive>,
     /// Requests sent since anything came back: when the connection ends, they most likely never arrived.
     unanswered: VecDeque<ClientId>,
     /// Dropped with the connection: ends the reader.
     _reader: oneshot::Sender<()>,
 }
 
+#[derive(Debug)]
+struct KeepAlive {
+    interval: Duration,
+    next_at: Instant,
+    /// When the answer to the last ping is overdue.
+    pong_by: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct BackOff {
+    until: Instant,
+    wait: Duration,
+    error: String,
+}
+
+/// A connection that is no more.
+#[derive(Debug, Default)]
+pub(super) struct Gone {
+    /// Requests that nothing came back for.
+    pub unanswered: VecDeque<ClientId>,
+    /// Its flow, when it was to be kept open.
+    pub kept: Option<Flow>,
+}
+
 /// The connections of the lane.
 #[derive(Debug)]
 pub(super) struct Streams {
-    enabled: bool,
+    tcp: bool,
     connections: BTreeMap<ConnectionId, Connection>,
-    by_peer: HashMap<SocketAddr, ConnectionId>,
+    by_key: HashMap<Key, ConnectionId>,
     per_source: HashMap<IpAddr, usize>,
+    back_off: HashMap<Key, BackOff>,
     next_id: u64,
     inputs: mpsc::Sender<StreamInput>,
     counters: Arc<TransportCounters>,
+    pub tls: Tls,
+    origins: Arc<Origins>,
     /// Where connections are made from.
     bind_ip: Option<IpAddr>,
 }
 
 impl Streams {
     pub fn new(
-        enabled: bool,
+        tcp: bool,
+        tls: Tls,
+        origins: Origins,
         inputs: mpsc::Sender<StreamInput>,
         counters: Arc<TransportCounters>,
         bind_ip: Option<IpAddr>,
     ) -> Self {
-        let (connections, by_peer, per_source) = (BTreeMap::new(), HashMap::new(), HashMap::new());
-        Self { enabled, connections, by_peer, per_source, next_id: 1, inputs, counters, bind_ip }
+        Self {
+            tcp,
+            connections: BTreeMap::new(),
+            by_key: HashMap::new(),
+            per_source: HashMap::new(),
+            back_off: HashMap::new(),
+            next_id: 1,
+            inputs,
+            counters,
+            tls,
+            origins: Arc::new(origins),
+            bind_ip,
+        }
     }
 
     /// Starts the task that accepts connections.
-    pub fn listen(&self, listener: TcpListener) {
-        tokio::spawn(accept_all(listener, self.inputs.clone()));
+    pub fn listen(&self, transport: Transport, listener: TcpListener) {
+        tokio::spawn(connection::accept_all(transport, listener, self.inputs.clone()));
     }
 
     /// Takes a connection in; over the limits it is closed.
-    pub fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
+    pub fn accepted(&mut self, transport: Transport, stream: TcpStream, peer: SocketAddr, now: Instant) {
+        let counters = self.counters.of(transport).clone();
         if !self.has_room(peer.ip()) {
-            self.counters.tcp_refused.add(1);
+            counters.refused.add(1);
             return;
         }
-        let _ = stream.set_nodelay(true);
-        let local = stream.local_addr().unwrap_or(peer);
-        let id = self.take_id();
-        let (reader, writer) = stream.into_split();
-        let (stop, stopped) = oneshot::channel();
-        let (outbox, outgoing) = mpsc::channel(OUTBOX_MESSAGES);
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        self.counters.tcp_accepted.add(1);
-        tokio::spawn(read(id, reader, stopped, self.inputs.clone(), self.counters.clone()));
-        tokio::spawn(write_accepted(
-            id,
-            writer,
-            outgoing,
-            queued_bytes.clone(),
-            self.inputs.clone(),
-            self.counters.clone(),
-        ));
-        self.add(
-            id,
-            Connection {
-                peer,
-                local,
-                outbox,
-                queued_bytes,
-                close_at: None,
-                unanswered: VecDeque::new(),
-                _reader: stop,
+        let tls = match is_secure(transport) {
+            true => match self.tls.server(is_websocket(transport), now) {
+                Some(config) => Some(config),
+                None => return counters.refused.add(1), // not without a certificate
             },
-        );
+            false => None,
+        };
+        let _ = stream.set_nodelay(true);
+        counters.accepted.add(1);
+        let local = stream.local_addr().unwrap_or(peer);
+        let websocket = is_websocket(transport).then(|| self.origins.clone());
+        // Who connects over TLS has proved nothing yet, and requests for a domain must not go to it.
+        let key = (!is_secure(transport)).then(|| Key::new(transport, peer, None));
+        let link = self.add(transport, peer, None, local, key, false);
+        tokio::spawn(connection::serve(link, stream, local, Taking { tls, websocket }));
     }
 
     /// Queues a message on the flow's connection, on another to the same peer, or on a new one. Only what is no request
     /// and whose connection is gone is given up: its peer has no port to connect to.
     /// Returns our address on it, unspecified while it is not connected.
-    pub fn send(&mut self, flow: Flow, bytes: Bytes, client: Option<ClientId>) -> Result<SocketAddr, String> {
-        if !self.enabled {
+    pub fn send(
+        &mut self,
+        flow: Flow,
+        peer: Option<&Peer>,
+        bytes: Bytes,
+        client: Option<ClientId>,
+        now: Instant,
+    ) -> Result<SocketAddr, String> {
+        if flow.transport == Transport::Tcp && !self.tcp {
             return Err("the transport tcp is off".to_owned());
         }
-        let open = flow
+        let named = flow
             .connection
-            .filter(|id| self.connections.contains_key(id))
-            .or_else(|| self.by_peer.get(&flow.remote).copied());
-        let id = match open {
+            .filter(|id| self.connections.get(id).is_some_and(|connection| connection.transport == flow.transport));
+        let id = match named {
             Some(id) => id,
-            None if client.is_some() || flow.connection.is_none() => self.connect(flow.remote)?,
-            None => return Err("the connection is closed".to_owned()),
+            None => {
+                let key = Key::new(flow.transport, flow.remote, peer);
+                match self.by_key.get(&key) {
+                    Some(id) => *id,
+                    None if client.is_some() || flow.connection.is_none() => self.connect(key, flow, peer, now)?,
+                    None => return Err("the connection is closed".to_owned()),
+                }
+            }
         };
         let connection = self.connections.get_mut(&id).expect("the connection was just found or made");
         let size = bytes.len();
@@ -186,7 +234,10 @@ impl Streams {
         let full = waiting > 0 && waiting + size > OUTBOX_BYTES; // one message of any size always fits
         if full || connection.outbox.try_send(Outgoing { bytes, client }).is_err() {
             connection.queued_bytes.fetch_sub(size, Relaxed);
-            self.counters.tcp_dropped.add(1);
+            self.counters.of(flow.transport).dropped.add(1);
+            if is_websocket(flow.transport) {
+                connection.close_at = Some(now); // reliability row 32
+            }
             return Err("the peer does not read".to_owned());
         }
         connection.unanswered.extend(client);
@@ -196,32 +247,40 @@ impl Streams {
         Ok(connection.local)
     }
 
-    fn connect(&mut self, peer: SocketAddr) -> Result<ConnectionId, String> {
-        if !self.has_room(peer.ip()) {
-            self.counters.tcp_refused.add(1);
+    fn connect(&mut self, key: Key, flow: Flow, peer: Option<&Peer>, now: Instant) -> Result<ConnectionId, String> {
+        let (transport, remote) = (flow.transport, flow.remote);
+        if let Some(failed) = self.back_off.get(&key)
+            && let Some(left) = failed.until.checked_duration_since(now)
+        {
+            return Err(format!("{} (tried again in {:.1} s at the earliest)", failed.error, left.as_secs_f32()));
+        }
+        if !self.has_room(remote.ip()) {
+            self.counters.of(transport).refused.add(1);
             return Err("too many connections are open".to_owned());
         }
-        let id = self.take_id();
-        let (stop, stopped) = oneshot::channel();
-        let (outbox, outgoing) = mpsc::channel(OUTBOX_MESSAGES);
-        let queued_bytes = Arc::new(AtomicUsize::new(0));
-        let local = SocketAddr::new(if peer.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() }, 0);
-        let bind_ip = self.bind_ip.filter(|ip| ip.is_ipv4() == peer.is_ipv4() && !ip.is_unspecified());
-        let task =
-            Connecting { id, peer, bind_ip, stopped, inputs: self.inputs.clone(), counters: self.counters.clone() };
-        tokio::spawn(task.run(outgoing, queued_bytes.clone()));
-        self.add(
-            id,
-            Connection {
-                peer,
-                local,
-                outbox,
-                queued_bytes,
-                close_at: None,
-                unanswered: VecDeque::new(),
-                _reader: stop,
-            },
-        );
+        if flow.peer.is_some() && peer.is_none() {
+            return Err("whom this connection is for is no longer known".to_owned());
+        }
+        let tls = match is_secure(transport) {
+            true => {
+                let name = match peer {
+                    Some(peer) => ServerName::try_from(peer.domain.to_string())
+                        .map_err(|_| format!("{} is no name that a certificate can be for", peer.domain))?,
+                    None => ServerName::from(remote.ip()),
+                };
+                Some((self.tls.client(now)?, name))
+            }
+            false => None,
+        };
+        let websocket = is_websocket(transport).then(|| match peer {
+            Some(peer) => (authority(&peer.domain, flow), peer.path.to_string()),
+            None => (authority(&remote.ip().to_string(), flow), "/".to_owned()),
+        });
+        let local = SocketAddr::new(if remote.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() }, 0);
+        let bind_ip = self.bind_ip.filter(|ip| ip.is_ipv4() == remote.is_ipv4());
+        let link = self.add(transport, remote, flow.peer, local, Some(key), true);
+        let id = link.id;
+        tokio::spawn(connection::connect(link, Target { transport, peer: remote, bind_ip, tls, websocket }));
         Ok(id)
     }
 
@@ -230,60 +289,128 @@ impl Streams {
             && self.per_source.get(&source).is_none_or(|count| *count < CONNECTION_LIMIT_PER_SOURCE)
     }
 
-    fn take_id(&mut self) -> ConnectionId {
+    fn add(
+        &mut self,
+        transport: Transport,
+        peer: SocketAddr,
+        peer_id: Option<PeerId>,
+        local: SocketAddr,
+        key: Option<Key>,
+        ours: bool,
+    ) -> Link {
         let id = ConnectionId(self.next_id);
         self.next_id += 1;
-        id
+        let (stop, stopped) = oneshot::channel();
+        let room = if is_websocket(transport) { WEBSOCKET_OUTBOX_MESSAGES } else { OUTBOX_MESSAGES };
+        let (outbox, outgoing) = mpsc::channel(room);
+        let (queued_bytes, pong_expected) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let counters = self.counters.of(transport).clone();
+        if let Some(key) = &key {
+            self.by_key.insert(key.clone(), id);
+        }
+        *self.per_source.entry(peer.ip()).or_default() += 1;
+        counters.connections.fetch_add(1, Relaxed);
+        let connection = Connection {
+            transport,
+            peer,
+            peer_id,
+            local,
+            keys: Vec::from_iter(key),
+            ours,
+            open: false,
+            domains: Vec::new(),
+            outbox,
+            queued_bytes: queued_bytes.clone(),
+            pong_expected: pong_expected.clone(),
+            close_at: None,
+            keep_alive: None,
+            unanswered: VecDeque::new(),
+            _reader: stop,
+        };
+        self.connections.insert(id, connection);
+        Link { id, inputs: self.inputs.clone(), counters, stopped, outgoing, queued_bytes, pong_expected }
     }
 
-    fn add(&mut self, id: ConnectionId, connection: Connection) {
-        self.by_peer.insert(connection.peer, id);
-        *self.per_source.entry(connection.peer.ip()).or_default() += 1;
-        self.connections.insert(id, connection);
-        self.counters.tcp_connections.store(self.connections.len(), Relaxed);
+    /// Handshakes are through.
+    pub fn opened(&mut self, id: ConnectionId, local: SocketAddr, domains: Vec<String>) {
+        if let Some(connection) = self.connections.get_mut(&id) {
+            (connection.local, connection.open) = (local, true);
+            connection.domains =
+                domains.into_iter().take(ALIAS_LIMIT).map(|domain| domain.to_lowercase().into()).collect();
+            for key in &connection.keys {
+                self.back_off.remove(key);
+            }
+        }
     }
 
     /// The flow of what has arrived on a connection, and our address on it; `None` once it is closed.
     pub fn arrived(&mut self, id: ConnectionId) -> Option<(Flow, SocketAddr)> {
         let connection = self.connections.get_mut(&id)?;
         connection.unanswered.clear();
-        Some((Flow { connection: Some(id), ..Flow::to(Transport::Tcp, connection.peer) }, connection.local))
+        if let Some(keep_alive) = &mut connection.keep_alive {
+            keep_alive.pong_by = None; // whatever came, it is alive
+        }
+        Some((connection.flow(id), connection.local))
     }
 
-    pub fn connected(&mut self, id: ConnectionId, local: SocketAddr) {
-        if let Some(connection) = self.connections.get_mut(&id) {
-            connection.local = local;
+    /// Takes `alias` of a request's Via (RFC 5923): the peer's own port is reached over this connection from now on. Only
+    /// for whom that is true beyond doubt: over TLS for the domains it has proved, without TLS for the address it really
+    /// has, and never in the place of another connection.
+    pub fn take_alias(&mut self, id: ConnectionId, request: &Message) {
+        let Some(connection) = self.connections.get_mut(&id) else { return };
+        let Ok(via) = request.top_via() else { return };
+        let Some((host, port)) = via.sent_by().filter(|_| via.params.get("alias").is_some()) else { return };
+        if is_websocket(connection.transport) {
+            return;
+        }
+        let port = port.unwrap_or_else(|| connection.transport.default_port());
+        let remote = SocketAddr::new(connection.peer.ip(), port);
+        let key = |domain| Key { transport: connection.transport, remote, domain, path: None };
+        let keys: Vec<Key> = if is_secure(connection.transport) {
+            connection.domains.iter().map(|domain| key(Some(domain.clone()))).collect()
+        } else {
+            let same = matches!(host, Host::Ip(ip) if ip == connection.peer.ip());
+            same.then(|| key(None)).into_iter().collect()
+        };
+        for key in keys {
+            if connection.keys.len() <= ALIAS_LIMIT && !self.by_key.contains_key(&key) {
+                self.by_key.insert(key.clone(), id);
+                connection.keys.push(key);
+            }
         }
     }
 
     /// Answers a keep-alive (RFC 5626 §4.4.1).
     pub fn pong(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get(&id) {
-            connection.queued_bytes.fetch_add(2, Relaxed);
-            if connection.outbox.try_send(Outgoing { bytes: Bytes::from_static(b"\r\n"), client: None }).is_err() {
-                connection.queued_bytes.fetch_sub(2, Relaxed);
-            }
+            connection.send_line_ends(b"\r\n");
         }
     }
 
-    /// The peer has closed its half: no new requests go there, answers still may for a while. Returns the requests that
-    /// nothing came back for.
-    pub fn half_closed(&mut self, id: ConnectionId, now: Instant) -> VecDeque<ClientId> {
-        let Some(connection) = self.connections.get_mut(&id) else { return VecDeque::new() };
+    /// Keeps a connection open with a ping each `interval`, or no longer. WebSockets have pings of their own; here they are
+    /// only watched. False when it is not there.
+    pub fn keep_alive(&mut self, flow: Flow, interval: Option<Duration>, now: Instant) -> bool {
+        let Some(connection) = flow.connection.and_then(|id| self.connections.get_mut(&id)) else { return false };
+        connection.keep_alive = interval.map(|interval| KeepAlive { interval, next_at: now + interval, pong_by: None });
+        true
+    }
+
+    /// The peer has closed its half: no new requests go there, answers still may for a while.
+    pub fn half_closed(&mut self, id: ConnectionId, now: Instant) -> Gone {
+        let Some(connection) = self.connections.get_mut(&id) else { return Gone::default() };
         connection.close_at = Some(now + HALF_CLOSED_LIMIT);
-        if self.by_peer.get(&connection.peer) == Some(&id) {
-            self.by_peer.remove(&connection.peer);
-        }
-        std::mem::take(&mut connection.unanswered)
+        let kept = connection.keep_alive.take().map(|_| connection.flow(id));
+        let gone = Gone { unanswered: std::mem::take(&mut connection.unanswered), kept };
+        let keys = std::mem::take(&mut connection.keys);
+        self.forget(id, keys);
+        gone
     }
 
-    /// Forgets the connection; what is queued is still written, then the socket closes. Returns the requests that nothing
-    /// came back for.
-    pub fn close(&mut self, id: ConnectionId) -> VecDeque<ClientId> {
-        let Some(connection) = self.connections.remove(&id) else { return VecDeque::new() };
-        if self.by_peer.get(&connection.peer) == Some(&id) {
-            self.by_peer.remove(&connection.peer);
-        }
+    /// Forgets the connection; what is queued is still written, then the socket closes. `error` is why, when it was not
+    /// our wish: a destination that cannot be reached is left alone for a while.
+    pub fn close(&mut self, id: ConnectionId, error: Option<&str>, now: Instant) -> Gone {
+        let Some(connection) = self.connections.remove(&id) else { return Gone::default() };
+        let kept = connection.keep_alive.as_ref().map(|_| connection.flow(id));
         let source = connection.peer.ip();
         if let Some(count) = self.per_source.get_mut(&source) {
             *count -= 1;
@@ -291,211 +418,74 @@ impl Streams {
                 self.per_source.remove(&source);
             }
         }
-        self.counters.tcp_connections.store(self.connections.len(), Relaxed);
-        connection.unanswered
+        self.counters.of(connection.transport).connections.fetch_sub(1, Relaxed);
+        if let (Some(error), true, false, Some(key)) =
+            (error, connection.ours, connection.open, connection.keys.first())
+        {
+            self.back_off(key.clone(), error, now);
+        }
+        self.forget(id, connection.keys);
+        Gone { unanswered: connection.unanswered, kept }
     }
 
-    /// Closes half-closed connections whose time is over. Called about once a second.
-    pub fn close_overdue(&mut self, now: Instant) {
-        let overdue = |(id, connection): (&ConnectionId, &Connection)| {
-            connection.close_at.is_some_and(|at| at <= now).then_some(*id)
+    fn forget(&mut self, id: ConnectionId, keys: Vec<Key>) {
+        for key in keys {
+            if self.by_key.get(&key) == Some(&id) {
+                self.by_key.remove(&key);
+            }
+        }
+    }
+
+    fn back_off(&mut self, key: Key, error: &str, now: Instant) {
+        let wait = match self.back_off.get(&key) {
+            Some(failed) => (failed.wait * 2).min(BACK_OFF_MAX),
+            None if self.back_off.len() >= BACK_OFF_LIMIT => return,
+            None => BACK_OFF,
         };
-        for id in self.connections.iter().filter_map(overdue).collect::<Vec<_>>() {
-            self.close(id);
+        // Half of it at random: those who lost the same server do not come back at once together.
+        let until = now + wait.mul_f64(rand::rng().random_range(0.5..1.0));
+        self.back_off.insert(key, BackOff { until, wait, error: error.to_owned() });
+    }
+
+    /// Sends pings, and closes what is overdue: half-closed connections and those whose peer does not answer a ping. Called
+    /// about once a second; returns those that had to be kept open.
+    pub fn tidy(&mut self, now: Instant) -> Vec<(Gone, &'static str)> {
+        self.back_off.retain(|_, failed| now < failed.until + BACK_OFF_MEMORY);
+        let mut overdue = Vec::new();
+        for (id, connection) in &mut self.connections {
+            if connection.close_at.is_some_and(|at| at <= now) {
+                overdue.push((*id, "the peer does not read"));
+            }
+            let websocket = is_websocket(connection.transport);
+            let Some(keep_alive) = connection.keep_alive.as_mut().filter(|_| !websocket) else { continue };
+            if keep_alive.pong_by.is_some_and(|at| at <= now) {
+                overdue.push((*id, "the peer does not answer keep-alives"));
+            } else if keep_alive.next_at <= now && connection.open {
+                keep_alive.next_at = now + keep_alive.interval;
+                keep_alive.pong_by.get_or_insert(now + PONG_WAIT);
+                connection.pong_expected.store(true, Relaxed);
+                connection.send_line_ends(b"\r\n\r\n");
+            }
+        }
+        overdue.into_iter().map(|(id, why)| (self.close(id, None, now), why)).collect()
+    }
+}
+
+impl Connection {
+    fn flow(&self, id: ConnectionId) -> Flow {
+        Flow { connection: Some(id), peer: self.peer_id, ..Flow::to(self.transport, self.peer) }
+    }
+
+    fn send_line_ends(&self, bytes: &'static [u8]) {
+        self.queued_bytes.fetch_add(bytes.len(), Relaxed);
+        if self.outbox.try_send(Outgoing { bytes: Bytes::from_static(bytes), client: None }).is_err() {
+            self.queued_bytes.fetch_sub(bytes.len(), Relaxed);
         }
     }
 }
 
-async fn accept_all(listener: TcpListener, inputs: mpsc::Sender<StreamInput>) {
-    loop {
-        match listener.accept().await {
-            Ok((stream, peer)) => {
-                if inputs.send(StreamInput::Accepted { stream, peer }).await.is_err() {
-                    return;
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "TCP accept failed");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-thread_local! {
-    /// All readers run on the signalling thread and read one after the other: an idle connection costs no buffer.
-    static READ_BUFFER: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
-}
-
-/// Why a reader stopped.
-enum ReadEnd {
-    HalfClosed,
-    /// The lane already knows, or asked for it.
-    Silent,
-    Broken(String),
-}
-
-async fn read(
-    id: ConnectionId,
-    reader: OwnedReadHalf,
-    mut stopped: oneshot::Receiver<()>,
-    inputs: mpsc::Sender<StreamInput>,
-    counters: Arc<TransportCounters>,
-) {
-    let end = tokio::select! {
-        _ = &mut stopped => ReadEnd::Silent,
-        end = read_frames(id, reader, &inputs, &counters) => end,
-    };
-    let input = match end {
-        ReadEnd::Silent => return,
-        ReadEnd::HalfClosed => StreamInput::HalfClosed { id },
-        ReadEnd::Broken(error) => StreamInput::Closed { id, error, unsent: Vec::new() },
-    };
-    let _ = inputs.send(input).await;
-}
-
-async fn read_frames(
-    id: ConnectionId,
-    reader: OwnedReadHalf,
-    inputs: &mpsc::Sender<StreamInput>,
-    counters: &TransportCounters,
-) -> ReadEnd {
-    let mut framer = StreamFramer::default();
-    let mut whole_at = tokio::time::Instant::now(); // when the stream last stood between two messages, or began
-    let mut spoken = false;
-    loop {
-        let unfinished = !spoken || !framer.buffered().is_empty();
-        let deadline =
-            if unfinished { whole_at + FIRST_MESSAGE_WAIT } else { tokio::time::Instant::now() + IDLE_LIMIT };
-        match tokio::time::timeout_at(deadline, reader.readable()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return ReadEnd::Broken(words(&error)),
-            Err(_) => {
-                counters.tcp_idle_closed.add(1);
-                return ReadEnd::Broken("idle".to_owned());
-            }
-        }
-        if !unfinished {
-            whole_at = tokio::time::Instant::now();
-        }
-        let end = READ_BUFFER.with_borrow_mut(|buffer| match reader.try_read(buffer) {
-            Ok(0) => Some(ReadEnd::HalfClosed),
-            // What a peer sends must not end the engine even if the framer is wrong.
-            Ok(size) => catch_unwind(AssertUnwindSafe(|| framer.push(buffer.get(..size).unwrap_or_default())))
-                .err()
-                .map(|_| ReadEnd::Broken("the framer failed".to_owned())),
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => None,
-            Err(error) => Some(ReadEnd::Broken(words(&error))),
-        });
-        if let Some(end) = end {
-            return end;
-        }
-        loop {
-            match catch_unwind(AssertUnwindSafe(|| framer.next_frame())) {
-                Ok(Some(frame)) => {
-                    whole_at = tokio::time::Instant::now();
-                    spoken |= matches!(frame, Frame::Message(_));
-                    let lost = matches!(frame, Frame::Lost(_));
-                    counters.tcp_received.add(1);
-                    if inputs.send(StreamInput::Frame { id, frame }).await.is_err() || lost {
-                        return ReadEnd::Silent;
-                    }
-                }
-                Ok(None) => break,
-                Err(_) => {
-                    let error =
-                        ParseError { what: "the stream cannot be followed".to_owned(), answer: None, partial: None };
-                    let _ = inputs.send(StreamInput::Frame { id, frame: Frame::Lost(Box::new(error)) }).await;
-                    return ReadEnd::Silent;
-                }
-            }
-        }
-    }
-}
-
-/// A connection we make.
-struct Connecting {
-    id: ConnectionId,
-    peer: SocketAddr,
-    bind_ip: Option<IpAddr>,
-    stopped: oneshot::Receiver<()>,
-    inputs: mpsc::Sender<StreamInput>,
-    counters: Arc<TransportCounters>,
-}
-
-impl Connecting {
-    async fn run(self, outgoing: mpsc::Receiver<Outgoing>, queued_bytes: Arc<AtomicUsize>) {
-        let Self { id, peer, bind_ip, stopped, inputs, counters } = self;
-        let connect = async {
-            let socket = if peer.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-            if let Some(ip) = bind_ip {
-                socket.bind((ip, 0).into())?;
-            }
-            let stream = socket.connect(peer).await?;
-            let _ = stream.set_nodelay(true);
-            stream.local_addr().map(|local| (stream, local))
-        };
-        let error = match timeout(CONNECT_TIMEOUT, connect).await {
-            Ok(Ok((stream, local))) => {
-                counters.tcp_connected.add(1);
-                if inputs.send(StreamInput::Connected { id, local }).await.is_err() {
-                    return;
-                }
-                let (reader, writer) = stream.into_split();
-                tokio::spawn(read(id, reader, stopped, inputs.clone(), counters.clone()));
-                return write_accepted(id, writer, outgoing, queued_bytes, inputs, counters).await;
-            }
-            Ok(Err(error)) => words(&error),
-            Err(_) => format!("no connection within {} s", CONNECT_TIMEOUT.as_secs()),
-        };
-        counters.tcp_connect_failures.add(1);
-        let error = format!("TCP to {peer}: {error}");
-        let _ = inputs.send(StreamInput::Closed { id, error, unsent: left_over(outgoing) }).await;
-    }
-}
-
-fn left_over(mut outgoing: mpsc::Receiver<Outgoing>) -> Vec<ClientId> {
-    outgoing.close();
-    let mut unsent = Vec::new();
-    while let Ok(message) = outgoing.try_recv() {
-        unsent.extend(message.client);
-    }
-    unsent
-}
-
-async fn write_accepted(
-    id: ConnectionId,
-    mut writer: OwnedWriteHalf,
-    mut outgoing: mpsc::Receiver<Outgoing>,
-    queued_bytes: Arc<AtomicUsize>,
-    inputs: mpsc::Sender<StreamInput>,
-    counters: Arc<TransportCounters>,
-) {
-    let mut buffer = Vec::new();
-    let mut clients = Vec::new();
-    while let Some(first) = outgoing.recv().await {
-        let mut count = 0;
-        let mut next = Some(first);
-        while let Some(message) = next {
-            buffer.extend_from_slice(&message.bytes);
-            clients.extend(message.client);
-            count += 1;
-            next = if buffer.len() < WRITE_SIZE { outgoing.try_recv().ok() } else { None };
-        }
-        let error = match timeout(STALL_LIMIT, writer.write_all(&buffer)).await {
-            Ok(Ok(())) => None,
-            Ok(Err(error)) => Some(words(&error)),
-            Err(_) => Some("the peer does not read".to_owned()),
-        };
-        queued_bytes.fetch_sub(buffer.len(), Relaxed);
-        if let Some(error) = error {
-            clients.extend(left_over(outgoing));
-            let _ = inputs.send(StreamInput::Closed { id, error, unsent: clients }).await;
-            return;
-        }
-        counters.tcp_sent.add(count);
-        buffer.clear();
-        clients.clear();
-    }
-    let _ = timeout(STALL_LIMIT, writer.shutdown()).await;
+/// What a WebSocket's `Host` says: the port where it is not the usual one.
+fn authority(host: &str, flow: Flow) -> String {
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    if flow.remote.port() == flow.transport.default_port() { host } else { format!("{host}:{}", flow.remote.port()) }
 }
