@@ -5,16 +5,24 @@ from __future__ import annotations
 import threading
 import typing as t
 
+from sipwire.account_settings import (
+    MessageSummarySettings,
+    NATSettings,
+    PresenceSettings,
+    RTPSettings,
+    SIPSettings,
+)
 from sipwire.core import SIPURI, Route
-from sipwire.errors import CallCancelled, call_failed
+from sipwire.errors import CallCancelled, RegistrationFailed, call_failed
 from sipwire.messaging import send_message, send_report
-from sipwire.notification import NotificationCenter
+from sipwire.notification import Any, Notification, NotificationCenter, NotificationStream
 from sipwire.notification_data import (
     SIPAccountDidActivateData,
     SIPAccountDidDeactivateData,
     SIPAccountManagerDidAddAccountData,
     SIPAccountManagerDidChangeDefaultAccountData,
     SIPAccountManagerDidRemoveAccountData,
+    SIPAccountRegistrationDidSucceedData,
     TimestampedData,
 )
 
@@ -28,106 +36,23 @@ if t.TYPE_CHECKING:
 
 __all__ = ["Account", "AccountManager", "CallAttempt"]
 
-_CODECS: t.Final = ("opus", "G722", "PCMU", "PCMA")
-
 _END_PATIENCE = 2.0
 """Seconds leaving the block of a call waits for its end; the core gives up on the peer after one."""
-
-
-class _Group:
-    """A group of settings: known names only, each checked when it is set."""
-
-    __slots__: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        names = [name.removeprefix("_") for name in self.__slots__]
-        return f"{type(self).__name__}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
-
-
-class SIPSettings(_Group):
-    """How an account signals."""
-
-    __slots__ = ("_catch_all", "_outbound_proxy")
-
-    def __init__(self) -> None:
-        self._outbound_proxy: Route | None = None
-        self._catch_all = False
-
-    @property
-    def outbound_proxy(self) -> Route | None:
-        """Where all requests go first; a :class:`Route` or its text, ``None`` for the host of the URI called."""
-        return self._outbound_proxy
-
-    @outbound_proxy.setter
-    def outbound_proxy(self, value: Route | str | None) -> None:
-        self._outbound_proxy = Route.parse(value) if isinstance(value, str) else value
-        if self._outbound_proxy is not None and not isinstance(self._outbound_proxy, Route):
-            raise ValueError(f"sip.outbound_proxy={value!r}: not a Route")
-
-    @property
-    def catch_all(self) -> bool:
-        """Takes calls to any user that no other account matches."""
-        return self._catch_all
-
-    @catch_all.setter
-    def catch_all(self, value: bool) -> None:
-        self._catch_all = bool(value)
-
-
-class RTPSettings(_Group):
-    """What the audio of an account is."""
-
-    __slots__ = ("_audio_codec_list", "_srtp_encryption", "_symmetric")
-
-    def __init__(self) -> None:
-        self._srtp_encryption = "optional"
-        self._audio_codec_list: tuple[str, ...] | None = None
-        self._symmetric = True
-
-    @property
-    def srtp_encryption(self) -> str:
-        """ "disabled", "optional" (used when both sides have it) or "mandatory" (calls without it fail)."""
-        return self._srtp_encryption
-
-    @srtp_encryption.setter
-    def srtp_encryption(self, value: str) -> None:
-        if value not in ("disabled", "optional", "mandatory"):
-            raise ValueError(f"rtp.srtp_encryption={value!r}: not disabled, optional or mandatory")
-        self._srtp_encryption = value
-
-    @property
-    def audio_codec_list(self) -> tuple[str, ...] | None:
-        """Codecs in order of preference; ``None``: those of the engine."""
-        return self._audio_codec_list
-
-    @audio_codec_list.setter
-    def audio_codec_list(self, value: Iterable[str] | None) -> None:
-        if value is None:
-            self._audio_codec_list = None
-            return
-        chosen = (value,) if isinstance(value, str) else tuple(value)
-        known = {codec.lower(): codec for codec in _CODECS}
-        unknown = [codec for codec in chosen if not isinstance(codec, str) or codec.lower() not in known]
-        if unknown or not chosen:
-            raise ValueError(f"rtp.audio_codec_list={value!r}: choose from {', '.join(_CODECS)}")
-        self._audio_codec_list = tuple(known[codec.lower()] for codec in chosen)
-
-    @property
-    def symmetric(self) -> bool:
-        """Send to where packets come from rather than to where the SDP says."""
-        return self._symmetric
-
-    @symmetric.setter
-    def symmetric(self, value: bool) -> None:
-        self._symmetric = bool(value)
 
 
 class Account:
     """An identity at an engine. ``id`` is ``user@domain``, a SIP URI or a :class:`SIPURI`.
 
-    An account whose domain is an IP address needs no registrar: it calls and is called directly. Making an account with
-    the id of another one of the engine replaces that one. Settings in the groups ``sip`` and ``rtp`` hold from
-    :meth:`save` on, for new sessions. Registration is not part of this version.
+    An account whose domain is an IP address needs no registrar: it calls and is called directly. With ``register=True``
+    it registers while the engine runs, with ``password`` (for ``auth_username``, else the user of the id). Making an
+    account with the id of another one of the engine replaces that one.
+
+    Settings in the groups ``sip``, ``rtp``, ``nat_traversal``, ``message_summary`` and ``presence`` hold from
+    :meth:`save` on: for new sessions, and at once for the registration.
+
+    Posts SIPAccountWillRegister before a REGISTER that begins or renews the registration, and after it one of
+    SIPAccountRegistrationDidSucceed(contact, expires, registrar), SIPAccountRegistrationDidFail(code, reason,
+    retry_after) and SIPAccountRegistrationDidEnd.
 
     Raises :exc:`ValueError` for an id that is no URI.
     """
@@ -142,8 +67,6 @@ class Account:
         auth_username: str | None = None,
         register: bool = False,
     ) -> None:
-        if register:
-            raise ValueError("register=True: this version does not register")
         if engine is None:
             from sipwire.engine import Engine
 
@@ -161,8 +84,14 @@ class Account:
         self.display_name = display_name
         self.auth_username = auth_username
         self.sip = SIPSettings()
+        self.sip.register = register
         self.rtp = RTPSettings()
+        self.nat_traversal = NATSettings()
+        self.message_summary = MessageSummarySettings()
+        self.presence = PresenceSettings()
         self._number: int | None = None
+        self._instance: str | None = None
+        self._registration: SIPAccountRegistrationDidSucceedData | None = None
         engine._add_account(self)
         AccountManager()._added(self)
 
@@ -179,12 +108,77 @@ class Account:
         return self.engine._accounts.get(self.id) is self
 
     @property
+    def registered(self) -> bool:
+        """A registrar knows where this account is: between SIPAccountRegistrationDidSucceed and DidFail or DidEnd."""
+        return self._registration is not None
+
+    @property
     def contact(self) -> SIPURI:
-        """Where this account is called directly; raises :exc:`EngineError` when the engine does not run."""
-        return self.engine.sip_uri(self.uri.user or "")
+        """Where this account is reached: as registered, which behind a NAT is the address outside, else directly.
+
+        Raises :exc:`EngineError` when it is not registered and the engine does not run.
+        """
+        registration = self._registration
+        return self.engine.sip_uri(self.uri.user or "") if registration is None else registration.contact
+
+    async def register(self) -> None:
+        """Registers now, or again, and returns when the registrar has agreed; from then on it is kept up.
+
+        Sets ``sip.register``. Raises :exc:`RegistrationFailed` when the attempt fails; what may pass is tried again all
+        the same (``retry_after`` of SIPAccountRegistrationDidFail), until :meth:`unregister`.
+        """
+        core, number = self.engine._running(), self.engine._account_number(self)
+        self.sip.register = True
+        async with self._told() as inbox:
+            core.register(number, self._core_settings())
+            async for notification in inbox:
+                if notification.name == "SIPAccountRegistrationDidSucceed":
+                    return
+                if notification.name == "SIPAccountRegistrationDidFail":
+                    raise RegistrationFailed(notification.data.code, notification.data.reason)
+                if notification.name == "SIPEngineDidEnd" or not self.sip.register:
+                    break
+        raise RegistrationFailed(0, "ended from this side before the registrar answered")
+
+    async def unregister(self) -> None:
+        """Ends the registration and returns when the registrar was told; does nothing without one.
+
+        Clears ``sip.register``. A registrar that does not answer lets the registration run out by itself.
+        """
+        self.sip.register = False
+        core, number = self.engine._core, self._number
+        if core is None or number is None or not core.is_running:
+            return
+        async with self._told() as inbox:
+            follows = core.unregister(number)
+            core.set_account(number, self._core_settings())
+            if follows:
+                async for notification in inbox:
+                    if notification.name in ("SIPAccountRegistrationDidEnd", "SIPEngineDidEnd"):
+                        return
+
+    def _unregister(self) -> None:
+        """Ends the registration without waiting, until the settings are saved again."""
+        core = self.engine._core
+        if core is not None and self._number is not None and core.is_running:
+            core.unregister(self._number)
+
+    def _told(self) -> NotificationStream:
+        """What is posted about the registration from now on, and the end of the engine."""
+        return NotificationStream(NotificationCenter(), ((Any, self), ("SIPEngineDidEnd", self.engine)))
+
+    def _heard(self, notification: Notification) -> None:
+        """The dispatcher has a notification of this account, not delivered yet."""
+        if notification.name == "SIPAccountRegistrationDidSucceed":
+            self._registration = notification.data
+        elif notification.name in ("SIPAccountRegistrationDidFail", "SIPAccountRegistrationDidEnd"):
+            self._registration = None
 
     def save(self) -> None:
-        """Lets changed settings take effect, for new sessions."""
+        """Lets changed settings take effect: for new sessions, and at once for the registration.
+
+        A changed password or interval registers again; another registrar gets the account after the old one was told.
+        """
         core = self.engine._core
         if core is not None and self._number is not None:
             core.set_account(self._number, self._core_settings())
@@ -206,7 +200,29 @@ class Account:
             "srtp_encryption": self.rtp.srtp_encryption,
             "audio_codec_list": None if codecs is None else list(codecs),
             "symmetric": self.rtp.symmetric,
+            "credentials": None if self.password is None else (self.auth_username or self.uri.user, self.password),
+            "digest_algorithms": list(self.sip.digest_algorithms),
+            "transport_list": list(self.sip.transport_list),
+            "register": self.sip.register,
+            "registrar": self.sip.registrar,
+            "register_interval": self.sip.register_interval,
+            "instance": self.sip.instance_id or self._device_name(),
+            "follow_redirects": self.sip.follow_redirects,
+            "session_timer": self.sip.session_timer,
+            "require_100rel": self.sip.require_100rel,
+            "message_summary": self.message_summary.enabled,
         }
+
+    def _device_name(self) -> str:
+        """A name of this device that a program with a port of its own keeps (RFC 5626 §4.1)."""
+        import uuid
+
+        port = self.engine._own_port
+        if port is not None:
+            return uuid.uuid5(uuid.NAMESPACE_OID, f"sipwire {_machine()} {port} {self.id}").urn
+        if self._instance is None:
+            self._instance = uuid.uuid4().urn
+        return self._instance
 
     def call(
         self,
@@ -266,15 +282,42 @@ class Account:
 
 
 def routes_for(account: Account, uri: SIPURI, routes: Sequence[Route] | None) -> list[Route]:
-    """The routes given, or the account's proxy, or where the URI points."""
+    """The routes given, or the account's proxy, or where it is registered, or where the URI points.
+
+    A URI whose host is an address is called there, unless that is the account's own domain.
+    """
     if routes is not None:
         return list(routes)
     proxy = account.sip.outbound_proxy
     if proxy is not None:
         return [proxy]
+    registration = account._registration
+    if registration is not None and (uri.host == account.uri.host or not _is_address(uri.host)):
+        return [registration.registrar]
     if uri.transport is None and not uri.secure:  # over what this engine has, UDP first
         return [Route(uri.host, uri.port, next(iter(account.engine.addresses), "udp"))]
     return [Route.for_uri(uri)]
+
+
+def _is_address(host: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _machine() -> str:
+    """What tells this machine from others."""
+    try:
+        with open("/etc/machine-id", encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError):
+        import uuid
+
+        return f"{uuid.getnode():012x}"
 
 
 class CallAttempt:
@@ -340,7 +383,10 @@ class AccountManager:
             return cls._instance
 
     def start(self) -> None:
-        """Makes the accounts of the configuration; posts SIPAccountDidActivate for each account."""
+        """Makes the accounts of the configuration; posts SIPAccountDidActivate for each account.
+
+        Those with ``register`` register, now or when the engine starts.
+        """
         if self._started:
             return
         from sipwire.configuration import ConfigurationManager
@@ -349,19 +395,29 @@ class AccountManager:
         configuration = ConfigurationManager()
         for name, settings in configuration.accounts().items():
             if self.get_account(name) is None:
-                account = Account(name, settings.get("password"), display_name=settings.get("display_name"))
+                account = Account(
+                    name,
+                    settings.get("password"),
+                    display_name=settings.get("display_name"),
+                    auth_username=settings.get("auth_username"),
+                )
                 account.sip.outbound_proxy = settings.get("outbound_proxy")
+                account.sip.registrar = settings.get("registrar")
+                account.sip.register = settings.get("register", False)
+                account.save()
         default = configuration.get("default_account", None)
         if isinstance(default, str):
             self._default = default
         for account in self.get_accounts():
             _post("SIPAccountDidActivate", account, SIPAccountDidActivateData(timestamp=_now()))
+            account.save()  # one that stop() has unregistered comes back
 
     def stop(self) -> None:
-        """Posts SIPAccountDidDeactivate for each account."""
+        """Ends the registrations; posts SIPAccountDidDeactivate for each account."""
         if self._started:
             self._started = False
             for account in self.get_accounts():
+                account._unregister()
                 _post("SIPAccountDidDeactivate", account, SIPAccountDidDeactivateData(timestamp=_now()))
 
     def get_accounts(self) -> list[Account]:

@@ -150,6 +150,7 @@ class Engine:
         self._forked_from: int | None = None
         self._accounts: dict[str, Account] = {}
         self._account_numbers: dict[int, Account] = {}
+        self._own_port: int | None = None  # chosen by the application: no other program on this machine has it
         self._sessions: dict[int, Session] = {}
         self._requests: dict[int, OptionsRequest | MessageRequest] = {}
         self._posted: deque[tuple[Session, str, TimestampedData]] = deque()
@@ -213,6 +214,8 @@ class Engine:
         core = _core.Engine(**options)
         self._recordings_directory = os.fspath(directory)
         self._forked_from = None
+        ports = [options.get(name) for name in ("udp_port", "tcp_port", "tls_port")]
+        self._own_port = next((port for port in ports if port), None)
         self._core = core
         self._ended.clear()
         for account in self._accounts.values():
@@ -351,11 +354,19 @@ class Engine:
 
     def _add_account(self, account: Account) -> None:
         old = self._accounts.get(account.id)
-        if old is not None:
-            self.remove_account(old)
         self._accounts[account.id] = account
-        if self._core is not None:
+        core = self._core
+        if core is None:
+            return
+        if old is None or old._number is None:
             self._activate(account)
+            return
+        # The same account for the core: ending one registration and beginning another of the same contact could cross.
+        with self._binding:
+            account._number, old._number = old._number, None
+            account._registration, old._registration = old._registration, None
+            self._account_numbers[account._number] = account
+            core.set_account(account._number, account._core_settings())
 
     def _activate(self, account: Account) -> None:
         core = self._running()
@@ -439,9 +450,11 @@ class Engine:
                     elif kind == _SENDER_ACCOUNT:
                         if name in ("SIPMessageDidSucceed", "SIPMessageDidFail"):
                             self._answered(data.request, MessageOutcome(data.code, data.reason))
-                        account = self._account_numbers.get(number)
+                        with self._binding:
+                            account = self._account_numbers.get(number)
                         if account is not None:
                             notification.sender = account
+                            account._heard(notification)
                             self._deliver(center, notification)
                     elif kind == _SENDER_SESSION:
                         session = self._session(number, snapshot)
@@ -516,7 +529,7 @@ class Engine:
             self._sessions.clear()
             self._account_numbers.clear()
             for account in self._accounts.values():
-                account._number = None
+                account._number = account._registration = None
             if self._core is core:
                 self._core = None
             self._dispatcher = None

@@ -271,16 +271,20 @@ impl Engine {
         self.ask(move |lane, now| lane.ua.remove_account(account, now))
     }
 
-    /// Registers an account now; answered by AccountRegistrationDidSucceed or AccountRegistrationDidFail.
+    /// Replaces the settings of an account and registers it now, even if it is; answered by
+    /// AccountRegistrationDidSucceed or AccountRegistrationDidFail.
     ///
     /// # Errors
-    /// When the account's settings do not ask for a registration.
-    pub fn register(&self, account: AccountId) -> Result<(), EngineError> {
-        self.verb(move |ua, now| ua.register(account, now))
+    /// When the settings do not ask for a registration.
+    pub fn register(&self, account: AccountId, settings: AccountSettings) -> Result<(), EngineError> {
+        self.verb(move |ua, now| {
+            ua.set_account(account, settings);
+            ua.register(account, now)
+        })
     }
 
-    /// Ends the registration of an account; answered by AccountRegistrationDidEnd.
-    pub fn unregister(&self, account: AccountId) -> Result<(), EngineError> {
+    /// Ends the registration of an account. True: AccountRegistrationDidEnd follows; false: there was nothing to end.
+    pub fn unregister(&self, account: AccountId) -> Result<bool, EngineError> {
         self.verb(move |ua, now| ua.unregister(account, now))
     }
 

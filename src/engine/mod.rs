@@ -17,6 +17,7 @@ mod events;
 mod handle;
 mod media;
 mod media_thread;
+mod network;
 mod options;
 mod resolver;
 mod signalling;

@@ -20,6 +20,7 @@ use super::counters::{Counter, QueueCounters, TransportCounters};
 use super::disk::NewRecording;
 use super::events::EventQueue;
 use super::media::{MediaMessage, MediaPool};
+use super::network::NetworkWatch;
 use super::resolver::{RESOLVED_LIMIT, Resolved, Resolver};
 use super::sockets::{Routes, RtpPorts};
 use super::trace::masked;
@@ -92,6 +93,7 @@ pub(super) struct Lane {
     trace: bool,
     times: BTreeMap<SessionId, Times>,
     tidy_at: Instant,
+    network: NetworkWatch,
     stopping: Option<Stopping>,
 }
 
@@ -167,6 +169,7 @@ impl Lane {
             trace,
             times: BTreeMap::new(),
             tidy_at: Instant::now() + HOUSEKEEPING,
+            network: NetworkWatch::new(bind_ip, advertised_ip, Instant::now()),
             stopping: None,
         };
         (lane, resolved)
@@ -427,6 +430,14 @@ impl Lane {
     fn tidy(&mut self, now: Instant) {
         self.tidy_at = now + HOUSEKEEPING;
         self.transports.tidy(now);
+        if let Some(local) = self.network.changed(&self.ua.config_mut().local) {
+            tracing::info!(?local, "the machine has another address");
+            self.guarded("another address", now, |lane| lane.ua.set_local(local, now));
+        }
+        if self.network.has_slept(now) {
+            tracing::info!("the machine slept");
+            self.guarded("waking up", now, |lane| lane.ua.handle_resumed(now));
+        }
         let ua = &self.ua;
         let wanted = |path: &PathBuf, session| {
             let snapshot = ua.snapshot(session);
@@ -463,8 +474,10 @@ impl Lane {
                 self.media.stop();
                 self.media.flush();
                 stopping.phase = Phase::Media;
+                self.guarded("the end of registrations", now, |lane| lane.ua.abandon_registrations(now));
             }
         }
+        let Some(stopping) = &mut self.stopping else { return false };
         if stopping.phase == Phase::Media && (self.media.is_stopped() || stopping.deadline <= now) {
             stopping.phase = Phase::Over;
             return true;

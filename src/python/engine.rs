@@ -19,10 +19,11 @@ use super::uri::PyUri;
 use crate::engine::{ClientCertificates, Engine, EngineOptions};
 use crate::event::{AccountId, Route, SessionId};
 use crate::media::{CodecKind, RecordingLayout, SrtpPolicy};
+use crate::sip::digest::{Algorithm, Credentials};
 use crate::sip::imdn::{Status, Wanted};
 use crate::sip::transport::Transport;
 use crate::ua::messages::{SendMessage, SendReport, Wrap};
-use crate::ua::{AccountSettings, Connect};
+use crate::ua::{AccountSettings, Connect, RegistrationSettings};
 
 /// A value of an option, or an error that names both.
 fn option<'py, T>(name: &str, value: &Bound<'py, PyAny>, wanted: &str) -> PyResult<T>
@@ -139,6 +140,18 @@ struct Settings {
     srtp_encryption: String,
     audio_codec_list: Option<Vec<String>>,
     symmetric: bool,
+    /// Name and password.
+    credentials: Option<(String, String)>,
+    digest_algorithms: Vec<String>,
+    transport_list: Vec<String>,
+    register: bool,
+    registrar: Option<PyUri>,
+    register_interval: f64,
+    instance: Option<String>,
+    follow_redirects: u8,
+    session_timer: Option<f64>,
+    require_100rel: bool,
+    message_summary: bool,
 }
 
 impl TryFrom<Settings> for AccountSettings {
@@ -156,7 +169,23 @@ impl TryFrom<Settings> for AccountSettings {
                 .ok_or_else(|| engine_error(format!("audio_codec_list: codec {name:?} is unknown")))
         };
         let uri = settings.uri.0;
+        let algorithm = |name: String| {
+            algorithm(&name).ok_or_else(|| engine_error(format!("digest_algorithms: {name:?} is unknown")))
+        };
+        let registration = RegistrationSettings {
+            registrar: settings.registrar.map(|registrar| registrar.0),
+            expires: convert::seconds(settings.register_interval)?,
+            instance: settings.instance,
+        };
         Ok(Self {
+            credentials: settings.credentials.map(|(username, password)| Credentials { username, password }),
+            digest_algorithms: settings.digest_algorithms.into_iter().map(algorithm).collect::<PyResult<_>>()?,
+            transports: settings.transport_list.iter().map(|name| convert::transport(name)).collect::<PyResult<_>>()?,
+            registration: settings.register.then_some(registration),
+            session_timer: settings.session_timer.map(convert::seconds).transpose()?,
+            require_100rel: settings.require_100rel,
+            follow_redirects: settings.follow_redirects,
+            message_summary: settings.message_summary,
             display_name: settings.display_name,
             catch_all: settings.catch_all,
             outbound_proxy: settings.outbound_proxy.map(convert::route).transpose()?,
@@ -165,6 +194,16 @@ impl TryFrom<Settings> for AccountSettings {
             symmetric_rtp: settings.symmetric,
             ..Self::new(uri)
         })
+    }
+}
+
+/// An algorithm by its name in challenges.
+fn algorithm(name: &str) -> Option<Algorithm> {
+    match name {
+        "MD5" => Some(Algorithm::Md5),
+        "SHA-256" => Some(Algorithm::Sha256),
+        "SHA-512-256" => Some(Algorithm::Sha512_256),
+        _ => None,
     }
 }
 
@@ -251,6 +290,17 @@ impl PyEngine {
 
     fn remove_account(&self, py: Python<'_>, account: u64) -> PyResult<()> {
         Ok(py.detach(|| self.0.remove_account(AccountId(account)))?)
+    }
+
+    /// Replaces the settings and registers now; SIPAccountRegistrationDidSucceed or DidFail follows.
+    fn register(&self, py: Python<'_>, account: u64, settings: Settings) -> PyResult<()> {
+        let settings = settings.try_into()?;
+        Ok(py.detach(|| self.0.register(AccountId(account), settings))?)
+    }
+
+    /// Ends a registration; false when there was none, else SIPAccountRegistrationDidEnd follows.
+    fn unregister(&self, py: Python<'_>, account: u64) -> PyResult<bool> {
+        Ok(py.detach(|| self.0.unregister(AccountId(account)))?)
     }
 
     fn set_accepts_calls(&self, py: Python<'_>, accepts: bool) -> PyResult<()> {

@@ -112,9 +112,16 @@ impl Exchange {
     }
 
     fn start(&mut self, core: &mut Core, now: Instant) -> Progress {
-        let step = self.ask.walk.start(Asker::Exchange(self.id), core, now);
-        self.take_step(step, core, now);
-        None
+        match self.ask.walk.start(Asker::Exchange(self.id), core, now) {
+            Step::Exhausted(why) => {
+                let why = why.unwrap_or_else(|| "there is nowhere to send it".to_owned());
+                self.over(503, why, None, now)
+            }
+            step => {
+                self.take_step(step, core, now);
+                None
+            }
+        }
     }
 
     fn take_step(&mut self, step: Step, core: &mut Core, now: Instant) {
@@ -252,8 +259,10 @@ impl UserAgent {
     pub(super) fn start_exchange(&mut self, ask: Ask, now: Instant) -> RequestId {
         let mut exchange = Exchange::new(ask, &mut self.core);
         let id = exchange.id;
-        exchange.start(&mut self.core, now);
-        self.exchanges.insert(id, exchange);
+        match exchange.start(&mut self.core, now) {
+            Some(outcome) => self.take_outcome(id, exchange.owner(), outcome, now),
+            None => drop(self.exchanges.insert(id, exchange)),
+        }
         id
     }
 

@@ -108,8 +108,17 @@ impl RouteWalk {
             return Self::new(vec![proxy], core);
         }
         let wanted = account.map(|account| account.transports.clone()).unwrap_or_default();
-        let locator = core.locator(uri, &wanted)?;
-        Ok(Self::through([Goal::Uri(Box::new(locator))]))
+        Self::towards(None, uri, &wanted, core)
+    }
+
+    /// Where RFC 3263 leads, after one try at a route that worked before.
+    ///
+    /// # Errors
+    /// [`VerbError::BadArgument`] when no transport for the URI is there.
+    pub fn towards(before: Option<Route>, uri: &Uri, wanted: &[Transport], core: &Core) -> Result<Self, VerbError> {
+        let locator = core.locator(uri, wanted)?;
+        let goals = before.map(Goal::Route).into_iter().chain([Goal::Uri(Box::new(locator))]);
+        Ok(Self::through(goals))
     }
 
     /// Along the routes given; without any, where the URI leads.

@@ -268,8 +268,6 @@ def test_settings_are_checked_when_they_are_set(engine: Engine) -> None:
     with pytest.raises(AttributeError):
         account.rtp.typo = 1
     assert "outbound_proxy" in repr(account.sip)
-    with pytest.raises(ValueError, match="register"):
-        Account("bob@example.com", engine=engine, register=True)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@
 #![allow(dead_code)] // each test program uses its part of it
 
 pub mod peer;
+pub mod registrar;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -76,6 +77,9 @@ pub enum Action {
 /// Answers an event of its node with what to do how much later.
 pub type React = Box<dyn FnMut(&Event, &mut StdRng) -> Vec<(Duration, Action)>>;
 
+/// Answers what comes to a node without a user agent: (message, from, since the start).
+pub type Serve = Box<dyn FnMut(&Message, SocketAddr, Duration) -> Vec<Bytes>>;
+
 /// One user agent, or a peer played by the test itself (`ua` is `None`).
 pub struct Node {
     pub name: &'static str,
@@ -85,6 +89,10 @@ pub struct Node {
     pub media: Vec<(SessionId, MediaCommand)>,
     /// Messages that came to a node without a user agent.
     pub inbox: Vec<Message>,
+    /// What such a node answers at once, instead of collecting.
+    pub serve: Option<Serve>,
+    /// Flows a user agent wants kept open, or no longer.
+    pub keep_alives: Vec<(Duration, Flow, Option<Duration>)>,
     pub react: Option<React>,
     /// Whether media can be opened.
     pub media_fails: bool,
@@ -264,6 +272,8 @@ impl SimNet {
             events: Vec::new(),
             media: Vec::new(),
             inbox: Vec::new(),
+            serve: None,
+            keep_alives: Vec::new(),
             react: None,
             media_fails: false,
             next_port: 20_000,
@@ -551,6 +561,18 @@ impl SimNet {
         }
     }
 
+    /// What a node played by the test says to a message.
+    fn serve(&mut self, node: usize, message: Message, from: SocketAddr) -> Vec<Bytes> {
+        let elapsed = self.elapsed();
+        match &mut self.nodes[node].serve {
+            Some(serve) => serve(&message, from, elapsed),
+            None => {
+                self.nodes[node].inbox.push(message);
+                Vec::new()
+            }
+        }
+    }
+
     fn happen(&mut self, what: Pending) {
         let now = self.now;
         match what {
@@ -560,7 +582,11 @@ impl SimNet {
                 match (&mut self.nodes[to].ua, parsed) {
                     (Some(ua), Ok(message)) => ua.handle_message(message, flow, now),
                     (Some(ua), Err(error)) => ua.handle_bad_message(error, flow, now),
-                    (None, Ok(message)) => self.nodes[to].inbox.push(message),
+                    (None, Ok(message)) => {
+                        for answer in self.serve(to, message, from) {
+                            self.transmit_udp(to, from, answer);
+                        }
+                    }
                     (None, Err(_)) => {}
                 }
                 self.drain(to);
@@ -584,7 +610,11 @@ impl SimNet {
                     match (&mut self.nodes[to].ua, frame) {
                         (Some(ua), Frame::Message(message)) => ua.handle_message(message, flow, now),
                         (Some(ua), Frame::Bad(error) | Frame::Lost(error)) => ua.handle_bad_message(error, flow, now),
-                        (None, Frame::Message(message)) => self.nodes[to].inbox.push(message),
+                        (None, Frame::Message(message)) => {
+                            for answer in self.serve(to, message, remote) {
+                                self.transmit_tcp(to, flow, answer, None);
+                            }
+                        }
                         _ => {}
                     }
                     self.drain(to);
@@ -634,7 +664,9 @@ impl SimNet {
                     }
                 }
                 Output::Media(session, command) => self.answer_media(index, session, command),
-                Output::KeepAlive { .. } => {}
+                Output::KeepAlive { flow, interval } => {
+                    self.nodes[index].keep_alives.push((now - self.start, flow, interval));
+                }
                 Output::Resolve { query, question, patience } => {
                     self.asked.push(question.clone());
                     let (after, answer) = match self.dns.answer(&question) {

@@ -1,4 +1,4 @@
-"""The command line: `sipwire demo | call | answer | options | message`.
+"""The command line: `sipwire demo | call | answer | options | message | register`.
 
 Results go to stdout, progress to stderr and only when it is a terminal. Exit codes: 0 ok, 1 local error, 2 usage,
 3 refused by the peer, 4 time-out.
@@ -75,6 +75,11 @@ def _digits(text: str) -> str:
 def _proxy(text: str) -> str:
     sipwire.SIPURI(f"sip:{text}")
     return text
+
+
+@_checked
+def _registrar(text: str) -> sipwire.SIPURI:
+    return sipwire.SIPURI(text if text.startswith(("sip:", "sips:")) else f"sip:{text}")
 
 
 _uri = _checked(sipwire.SIPURI)
@@ -166,6 +171,19 @@ def _parser(as_json: bool) -> argparse.ArgumentParser:
     send.add_argument("--proxy", type=_proxy, metavar="HOST[:PORT]", help="send it there, whatever the URI says")
     send.add_argument("--timeout", type=_seconds, default=32.0, metavar="N", help="seconds to wait for the answer")
     _common(send)
+
+    sign_in = commands.add_parser("register", help="register an account until Ctrl-C (SIP_USER, SIP_PASSWORD)")
+    sign_in.add_argument(
+        "registrar", nargs="?", type=_registrar, metavar="REGISTRAR", help="default: the domain of the ID"
+    )
+    sign_in.add_argument(
+        "--expires", type=_seconds, default=600.0, metavar="N", help="seconds to ask for (default 600)"
+    )
+    sign_in.add_argument("--seconds", type=_seconds, metavar="N", help="unregister after N seconds")
+    sign_in.add_argument("--transport", choices=["udp", "tcp", "tls", "ws", "wss"], help="of the way to the registrar")
+    sign_in.add_argument("--proxy", type=_proxy, metavar="HOST[:PORT]", help="send the request there first")
+    sign_in.add_argument("--timeout", type=_seconds, default=32.0, metavar="N", help="seconds to wait for the answer")
+    _common(sign_in)
     return parser
 
 

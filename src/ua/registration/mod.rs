@@ -14,7 +14,7 @@
 //!       └───────────── Unregistering ◄───────────┘
 //! ```
 //!
-//! 423, a 3xx that may be followed and an address learned from the answer stay in Registering or Refreshing and send once
+//! 423, 439, a 3xx that may be followed and an address learned from the answer stay in Registering or Refreshing and send once
 //! more; challenges are answered below, by the [`exchange`](super::exchange). `unregister` while a REGISTER is out
 //! waits for its answer (RFC 3261 §10.2). Each SIPAccountWillRegister is followed by exactly one of DidSucceed, DidFail and
 //! DidEnd.
@@ -41,10 +41,12 @@ use crate::sip::digest::Credentials;
 use crate::sip::headers::RetryAfter;
 use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transport::{Flow, Transport};
-use crate::sip::uri::Uri;
+use crate::sip::uri::{Host, Uri};
 
 /// The extensions of a registration (RFC 3327, RFC 5626, RFC 5627), as `Supported` lists them.
 const SUPPORTED: &str = "path, outbound, gruu";
+/// Where the first proxy on the way does not do outbound (439, RFC 5626 §11.6).
+const SUPPORTED_WITHOUT_OUTBOUND: &str = "path, gruu";
 /// Of an account without a name for this device, which outbound and GRUU need.
 const SUPPORTED_WITHOUT_INSTANCE: &str = "path";
 /// After a change of our address or a sleep all accounts register again, spread over this time, so that they all did
@@ -104,6 +106,8 @@ pub(crate) struct Registration {
     seq: u32,
     /// The least time a registrar accepted (423).
     min_expires: u32,
+    /// The way there does not do outbound (439).
+    no_outbound: bool,
     applied: Option<Applied>,
     bound: Option<Bound>,
     failures: u32,
@@ -133,6 +137,7 @@ impl Registration {
             call_id: tokens::call_id(&mut core.random),
             seq: 0,
             min_expires: 0,
+            no_outbound: false,
             applied: None,
             bound: None,
             failures: 0,
@@ -185,6 +190,14 @@ impl Registration {
         match self.state {
             State::Off | State::Registering | State::Refreshing | State::Unregistering => None,
             State::Registered { .. } | State::Waiting { .. } => self.begin_unregister(core, now),
+        }
+    }
+
+    /// Ends without another word to the registrar.
+    fn abandon(&mut self, core: &mut Core, now: Instant) {
+        self.is_wanted = false;
+        if !self.is_off() {
+            self.ended(core, now);
         }
     }
 
@@ -285,7 +298,8 @@ impl Registration {
         let applied = self.applied.as_ref()?;
         let expires = self.min_expires.max(whole_seconds(applied.expires));
         let instance = applied.instance.clone();
-        let parameters = instance.as_ref().map(|name| format!(";+sip.instance=\"<{name}>\";reg-id=1"));
+        let reg_id = if self.no_outbound { "" } else { ";reg-id=1" };
+        let parameters = instance.as_ref().map(|name| format!(";+sip.instance=\"<{name}>\"{reg_id}"));
         if let Some(registering) = core.accounts.registering_mut(self.account) {
             registering.parameters = parameters.unwrap_or_default();
             (registering.exact, registering.old) = (None, old);
@@ -301,9 +315,16 @@ impl Registration {
 
     fn ask(&self, target: &Target, expires: u32, has_instance: bool, core: &Core) -> Result<Ask, String> {
         let settings = core.accounts.get(self.account).ok_or("the account is gone")?;
-        let routes = vec![next_hop(target, settings, core)];
-        let walk = RouteWalk::new(routes, core).map_err(|error| error.to_string())?;
-        let supported = if has_instance { SUPPORTED } else { SUPPORTED_WITHOUT_INSTANCE };
+        let walk = match &target.proxy {
+            Some(proxy) => RouteWalk::new(vec![proxy.clone()], core),
+            None => RouteWalk::towards(self.known_server(target, core), &target.registrar, &settings.transports, core),
+        };
+        let walk = walk.map_err(|error| error.to_string())?;
+        let supported = match (has_instance, self.no_outbound) {
+            (true, false) => SUPPORTED,
+            (true, true) => SUPPORTED_WITHOUT_OUTBOUND,
+            (false, _) => SUPPORTED_WITHOUT_INSTANCE,
+        };
         Ok(Ask {
             owner: Owner::Registration(self.account),
             account: self.account,
@@ -317,6 +338,14 @@ impl Registration {
             body: None,
             walk,
         })
+    }
+
+    /// The server of a name that holds our binding: registrars with several need not share what they know.
+    fn known_server(&self, target: &Target, core: &Core) -> Option<Route> {
+        let is_name = matches!(target.registrar.host, Some(Host::Name(_)));
+        let is_good = self.failures == 0 && self.bound.as_ref().is_none_or(|bound| bound.target == *target);
+        let flow = core.accounts.binding(self.account).filter(|_| is_name && is_good)?.flow;
+        Some(Route::new(flow.remote.ip().to_string(), flow.remote.port(), flow.transport))
     }
 
     fn read(&self, response: &Message, flow: Flow, core: &Core) -> Granted {
@@ -378,6 +407,10 @@ impl Registration {
                     self.min_expires = least;
                     return self.attempt(core, now);
                 }
+            }
+            (439, _) if !self.no_outbound => {
+                self.no_outbound = true;
+                return self.attempt(core, now);
             }
             (300..=399, Some(response)) => {
                 if let Some(registrar) = self.redirect(response, core) {
@@ -486,24 +519,6 @@ impl Applied {
 /// The domain of an address of record: the registrar's URI unless there is another (RFC 3261 §10.2).
 fn domain(aor: &Uri) -> Uri {
     Uri { user: None, password: None, headers: Vec::new(), ..aor.clone() }
-}
-
-/// Where a REGISTER goes first: the account's proxy, or the registrar itself over the first transport that is there.
-fn next_hop(target: &Target, settings: &AccountSettings, core: &Core) -> Route {
-    if let Some(proxy) = &target.proxy {
-        return proxy.clone();
-    }
-    let uri = &target.registrar;
-    let named = uri.parameter("transport").flatten().and_then(Transport::from_name);
-    let mut offered = settings.transports.iter().copied();
-    let transport = match named {
-        Some(Transport::Tcp) if uri.is_secure() => Transport::Tls,
-        Some(transport) => transport,
-        None if uri.is_secure() => Transport::Tls,
-        None => offered.find(|transport| core.local_address(*transport, None).is_some()).unwrap_or(Transport::Udp),
-    };
-    let address = uri.host.as_ref().map(ToString::to_string).unwrap_or_default();
-    Route::new(address, uri.port.unwrap_or(transport.default_port()), transport)
 }
 
 fn whole_seconds(time: Duration) -> u32 {

@@ -69,14 +69,19 @@ impl UserAgent {
         Ok(())
     }
 
-    /// Takes the Contact of an account back; answered by AccountRegistrationDidEnd when there was a registration.
+    /// Takes the Contact of an account back. True: AccountRegistrationDidEnd follows or has just been posted; false: there
+    /// was nothing to end.
     ///
     /// # Errors
     /// For an unknown account.
-    pub fn unregister(&mut self, account: AccountId, now: Instant) -> Result<(), VerbError> {
+    pub fn unregister(&mut self, account: AccountId, now: Instant) -> Result<bool, VerbError> {
         self.core.open_account(account)?;
-        self.step_registration(account, now, |registration, core| registration.unregister(core, now));
-        Ok(())
+        let mut was_off = true;
+        self.step_registration(account, now, |registration, core| {
+            was_off = registration.is_off();
+            registration.unregister(core, now)
+        });
+        Ok(!was_off)
     }
 
     /// Lets the settings of an account take effect on its registration: begins, moves, renews or ends it.
@@ -123,9 +128,22 @@ impl UserAgent {
         }
     }
 
-    /// True while a registrar has not answered the end of a registration.
+    /// True while an account is registered, tries to be, or has not heard of the end of its registration.
     pub fn is_registered(&self) -> bool {
         !self.registrations.are_off()
+    }
+
+    /// Waits no longer for registrars that do not answer the end of a registration: AccountRegistrationDidEnd is posted,
+    /// the registrations run out by themselves.
+    pub fn abandon_registrations(&mut self, now: Instant) {
+        self.exchanges.retain(|_, exchange| !matches!(exchange.owner(), Owner::Registration(_)));
+        let accounts: Vec<AccountId> = self.registrations.by_account.keys().copied().collect();
+        for account in accounts {
+            self.step_registration(account, now, |registration, core| {
+                registration.abandon(core, now);
+                None
+            });
+        }
     }
 
     // --- inside ------------------------------------------------------------------------------------------------------

@@ -167,7 +167,7 @@ fn registered_to_unregistering_to_off() {
     assert_eq!(phone.side.take_log(), Vec::<String>::new());
     phone.respond(&goodbye, 200, "r", &[], "");
     assert_eq!(phone.side.take_log(), ["AccountRegistrationDidEnd"]);
-    phone.side.ua.unregister(ACCOUNT, phone.now).unwrap();
+    assert!(!phone.side.ua.unregister(ACCOUNT, phone.now).unwrap());
     assert_eq!(phone.side.take_log(), Vec::<String>::new(), "once");
     phone.expect_nothing_left();
 }
@@ -271,6 +271,20 @@ fn a_removed_account_is_unregistered_and_gone_then() {
     phone.respond(&goodbye, 200, "r", &[], "");
     assert_eq!(phone.side.take_log(), ["AccountRegistrationDidEnd"]);
     assert!(phone.side.ua.unregister(ACCOUNT, phone.now).is_err());
+    phone.expect_nothing_left();
+}
+
+#[test]
+fn the_end_of_all_unregisters_and_waits_only_so_long() {
+    let mut phone = registered(|_| {});
+    phone.side.ua.shutdown(phone.now);
+    phone.run();
+    assert_eq!(header(&only(&mut phone), "Expires"), "0");
+    assert!(phone.side.ua.is_registered());
+    phone.side.ua.abandon_registrations(phone.now);
+    assert!(!phone.side.ua.is_registered());
+    phone.run();
+    assert_eq!(phone.side.take_log(), ["AccountRegistrationDidEnd"]);
     phone.expect_nothing_left();
 }
 
@@ -453,6 +467,20 @@ fn outbound_gruu_service_route_and_flow_timer() {
     assert_eq!(contacts(&goodbye), [ours]);
     phone.respond(&goodbye, 200, "r", &[], "");
     assert_eq!(phone.side.keep_alives.pop(), Some((Lone::flow(), None)));
+}
+
+#[test]
+fn a_way_without_outbound_is_taken_without_it() {
+    let (mut phone, first) = registering(|settings| {
+        settings.registration.as_mut().unwrap().instance = Some(INSTANCE.into());
+    });
+    phone.respond(&first, 439, "r", &[], "");
+    let second = only(&mut phone);
+    assert_eq!(contacts(&second), [format!("<sip:alice@192.0.2.1:5060>;+sip.instance=\"<{INSTANCE}>\"")]);
+    assert_eq!(header(&second, "Supported"), "path, gruu");
+    phone.respond(&second, 439, "r", &[], "");
+    assert!(phone.take().is_empty());
+    assert!(phone.side.take_log()[0].starts_with("AccountRegistrationDidFail 439 "));
 }
 
 #[test]
