@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::media::CodecKind;
+use crate::sip::digest::answer::without_proof;
+use crate::sip::message::{HeaderName, Message};
 use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
 use bytes::Bytes;
@@ -132,11 +134,50 @@ pub struct Snapshot {
     pub local_sdp: Option<Arc<str>>,
     pub remote_sdp: Option<Arc<str>>,
     /// Headers of the INVITE and of its last response, in order, as they came.
-    pub request_headers: Option<Arc<Vec<(String, String)>>>,
-    pub response_headers: Option<Arc<Vec<(String, String)>>>,
+    pub request_headers: Option<Headers>,
+    pub response_headers: Option<Headers>,
     pub end_reason: Option<Arc<str>>,
     /// Code and reason of SIPSessionDidFail.
     pub failure: Option<(u16, Arc<str>)>,
+    /// What the last refusal of our INVITE says beside its code, if anything.
+    pub refusal: Option<Arc<Refusal>>,
+}
+
+/// What a refusal may say beside its code.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Refusal {
+    /// Seconds to stay away (RFC 3261 §20.33).
+    pub retry_after: Option<u32>,
+    /// The Contacts of a 3xx, the best first.
+    pub redirect_targets: Vec<Uri>,
+}
+
+/// The headers of a message: the message itself, taken apart only when somebody asks, because few do.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Headers(Bytes);
+
+impl Headers {
+    pub fn of(message: &Message) -> Self {
+        Self(message.as_bytes().clone())
+    }
+
+    /// Name and value of each line, in order, as they came; proofs of passwords are masked.
+    pub fn list(&self) -> Vec<(String, String)> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let shown = |(name, value): (&[u8], &[u8])| match HeaderName::of(name) {
+            HeaderName::Authorization | HeaderName::ProxyAuthorization => (text(name), without_proof(&text(value))),
+            _ => (text(name), text(value)),
+        };
+        let message = Message::parse(self.0.clone()).expect("the message was read before");
+        message.headers().map(shown).collect()
+    }
+}
+
+/// Without its values: credentials do not belong in a log.
+impl std::fmt::Debug for Headers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Headers({} bytes)", self.0.len())
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq)]

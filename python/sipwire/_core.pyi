@@ -190,6 +190,11 @@ class Snapshot:
     def end_reason(self) -> str | None: ...
     @property
     def failure(self) -> tuple[int, str] | None: ...
+    @property
+    def retry_after(self) -> int | None:
+        """Seconds the peer asked us to stay away."""
+    @property
+    def redirect_targets(self) -> list[SIPURI]: ...
 
 @final
 class Engine:

@@ -347,6 +347,18 @@ class Session:
         return None if view is None else view.failure
 
     @property
+    def retry_after(self) -> int | None:
+        """Seconds the peer asked us to stay away when it refused the call (Retry-After)."""
+        view = self._view()
+        return None if view is None else view.retry_after
+
+    @property
+    def redirect_targets(self) -> list[SIPURI]:
+        """Where a 3xx says the callee is, the best first. Nobody is called there by itself unless the account says so."""
+        view = self._view()
+        return [] if view is None else view.redirect_targets
+
+    @property
     def peer_address(self) -> tuple[str, int] | None:
         """Where SIP messages of the peer come from: (host, port)."""
         view = self._view()

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::convert;
 use super::uri::PyUri;
-use crate::event::{AudioSnapshot, CallDirection, Snapshot};
+use crate::event::{AudioSnapshot, CallDirection, Headers, Snapshot};
 use crate::media::CodecKind;
 
 /// An immutable view of a session; each attribute is one of the API's.
@@ -179,12 +179,12 @@ impl PySnapshot {
 
     #[getter]
     fn request_headers(&self) -> Option<Vec<(String, String)>> {
-        self.0.request_headers.as_deref().cloned()
+        self.0.request_headers.as_ref().map(Headers::list)
     }
 
     #[getter]
     fn response_headers(&self) -> Option<Vec<(String, String)>> {
-        self.0.response_headers.as_deref().cloned()
+        self.0.response_headers.as_ref().map(Headers::list)
     }
 
     #[getter]
@@ -195,6 +195,17 @@ impl PySnapshot {
     #[getter]
     fn failure(&self) -> Option<(u16, &str)> {
         self.0.failure.as_ref().map(|(code, reason)| (*code, &**reason))
+    }
+
+    /// Seconds the peer asked us to stay away.
+    #[getter]
+    fn retry_after(&self) -> Option<u32> {
+        self.0.refusal.as_ref().and_then(|refusal| refusal.retry_after)
+    }
+
+    #[getter]
+    fn redirect_targets(&self) -> Vec<PyUri> {
+        self.0.refusal.iter().flat_map(|refusal| refusal.redirect_targets.iter().cloned().map(PyUri)).collect()
     }
 
     fn __repr__(&self) -> String {

@@ -54,14 +54,14 @@ pub struct Negotiator {
     origin_address: Option<IpAddr>,
     version: u64,
     /// The description that left last, for the comparison that decides about the version.
-    sent: Option<Description>,
+    sent: Option<Box<Description>>,
     slots: Vec<Slot>,
     /// The m-lines to return to when the open offer is refused; `None` while no offer is open.
     before: Option<Vec<Slot>>,
     /// Our last offer, for as long as answers to it may come (early answers, several forks).
-    offer: Option<Offer>,
+    offer: Option<Box<Offer>>,
     /// What the peer described last.
-    remote: Option<RemoteState>,
+    remote: Option<Box<RemoteState>>,
     numbers: Numbers,
     /// Our keys, one per suite of [`SrtpSuite::ALL`], the same for the life of the stream.
     keys: [Option<SrtpKey>; 2],
@@ -210,7 +210,7 @@ impl Negotiator {
             }
             offer.audio = Some((index, audio.clone()));
         }
-        self.offer = Some(offer);
+        self.offer = Some(Box::new(offer));
         self.describe(medias, audio.map(|audio| audio.media.address))
     }
 
@@ -289,12 +289,12 @@ impl Negotiator {
         model.times = vec![sdp_types::Time { start_time: 0, stop_time: 0, repeats: Vec::new() }];
         model.medias = medias;
         let mut description = Description::from_model(model.clone());
-        if self.sent.as_ref().is_some_and(|sent| *sent != description) {
+        if self.sent.as_ref().is_some_and(|sent| **sent != description) {
             self.version += 1;
             model.origin.sess_version = self.version;
             description = Description::from_model(model);
         }
-        self.sent = Some(description.clone());
+        self.sent = Some(Box::new(description.clone()));
         description
     }
 
@@ -319,7 +319,7 @@ impl Negotiator {
         let live = offer.audio.as_ref().filter(|_| params.is_some()).map(|(index, _)| *index);
         self.settle(live);
         self.before = None;
-        self.remote = Some(RemoteState { description: answer.clone(), was_offer: false });
+        self.remote = Some(Box::new(RemoteState { description: answer.clone(), was_offer: false }));
         Ok(params)
     }
 
@@ -390,7 +390,7 @@ impl Negotiator {
         }
         self.settle(chosen.map(|(index, ..)| index));
         (self.offer, self.before) = (None, None);
-        self.remote = Some(RemoteState { description: offer.clone(), was_offer: true });
+        self.remote = Some(Box::new(RemoteState { description: offer.clone(), was_offer: true }));
         Ok((self.describe(medias, audio.map(|audio| audio.media.address)), params))
     }
 
@@ -406,7 +406,7 @@ impl Negotiator {
         }
         // Compared only with an offer: many phones let the o= line of their answer stand when they go on to offer. A
         // changed identity is a new author (a transfer behind a back-to-back agent), who counts from anywhere.
-        let Some(RemoteState { description: last, was_offer: true }) = &self.remote else { return Ok(()) };
+        let Some(RemoteState { description: last, was_offer: true }) = self.remote.as_deref() else { return Ok(()) };
         let (old, new) = (last.origin(), offer.origin());
         let same_author = Origin { version: new.version.clone(), ..old.clone() } == new;
         match compare_numbers(&new.version, &old.version) {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use super::in_dialog::Purpose;
 use super::outgoing::{Answer, Outgoing, has_sdp, take_answer};
-use super::{Failure, Leg, Session, header_list, shown_sdp};
-use crate::event::EventKind;
+use super::{Failure, Leg, Session, shown_sdp};
+use crate::event::{EventKind, Headers};
 use crate::media::AudioParams;
 use crate::sdp::description::Description;
 use crate::sdp::negotiation::{NegotiationError, Negotiator};
@@ -104,7 +104,7 @@ impl Session {
         {
             return; // it came before, or comes too early, or cannot be acknowledged: as if it were not there
         }
-        let headers = header_list(response);
+        let headers = Headers::of(response);
         self.change(|snapshot| snapshot.response_headers = Some(headers));
         let mut answer = None;
         if let Some(fork) = fork.filter(|_| has_sdp(response)) {

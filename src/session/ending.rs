@@ -142,6 +142,31 @@ impl Session {
         self.leg = Leg::Over;
     }
 
+    /// Something of ours broke: the peer hears of it as far as it still can.
+    pub fn abandon_peer(&mut self, core: &mut Core, now: Instant) {
+        const WHY: &str = "Internal error";
+        match self.take_leg() {
+            Leg::Outgoing(outgoing) => outgoing.abandon(WHY, core, now),
+            Leg::Incoming(incoming) => self.refuse(*incoming, 500, None, &[], core, now),
+            Leg::Answered(answered) => {
+                let mut dialog = answered.dialog;
+                core.send_bye(&mut dialog, Some(self.account), Some(WHY), None, now);
+            }
+            Leg::Confirmed(confirmed) => {
+                let mut dialog = confirmed.dialog;
+                core.send_bye(&mut dialog, Some(self.account), Some(WHY), None, now);
+            }
+            Leg::Ending(_) | Leg::Over => {}
+        }
+    }
+
+    /// The last notifications of a session that something of ours broke in (code 0).
+    pub fn fail_broken(&mut self, why: &str, core: &mut Core) {
+        if !self.over {
+            self.fail(Failure::local(0, format!("Internal error: {why}")), core);
+        }
+    }
+
     /// BYE while the answer to our late offer is still out: there never was media.
     pub(super) fn bye_before_answer(&mut self, core: &mut Core) {
         self.fail(Failure::remote(487, "Call ended before its ACK"), core);

@@ -11,8 +11,10 @@ use super::media::local_audio;
 use super::outgoing::{has_sdp, take_answer};
 use super::provisional::{Early, PeerReliability};
 use super::table::{Permission, Verb};
-use super::{Failure, Leg, Session, header_list, peer_reason, shown_sdp, text};
-use crate::event::{AccountId, CallDirection, EventKind, Originator, SessionId, SessionState, Snapshot, Streams};
+use super::{Failure, Leg, Session, peer_reason, shown_sdp, text};
+use crate::event::{
+    AccountId, CallDirection, EventKind, Headers, Originator, SessionId, SessionState, Snapshot, Streams,
+};
 use crate::media::{AudioParams, LocalMedia};
 use crate::sdp::description::Description;
 use crate::sdp::negotiation::{NegotiationError, Negotiator};
@@ -56,8 +58,8 @@ pub(super) struct Incoming {
     pub(super) number: u32,
     pub(super) flow: Flow,
     pub(super) dialog: Dialog,
-    /// `None`: the peer wants us to offer.
-    pub(super) offer: Option<Description>,
+    /// It carries an offer, which is read again when it is answered; otherwise the peer wants us to offer.
+    pub(super) offers: bool,
     proposed: Streams,
     pub(super) peer: PeerReliability,
     /// 180 was sent and is to be repeated.
@@ -70,6 +72,11 @@ pub(super) struct Incoming {
 impl Incoming {
     pub(super) fn request(&self) -> Message {
         Message::parse(self.invite.clone()).expect("the INVITE of this session was read before")
+    }
+
+    pub(super) fn offer(&self) -> Option<Description> {
+        let read = |request: Message| Description::parse(request.body()).expect("this offer was read before");
+        self.offers.then(|| read(self.request()))
     }
 
     /// Offer and answer are over before the 200.
@@ -149,7 +156,7 @@ impl Session {
             transport: Some(flow.transport),
             peer_address: Some(flow.remote),
             remote_sdp,
-            request_headers: Some(header_list(&request)),
+            request_headers: Some(Headers::of(&request)),
             ..Snapshot::default()
         };
         let expires = request.header(HeaderName::Expires).and_then(seconds);
@@ -160,7 +167,7 @@ impl Session {
             number: request.cseq().map(|cseq| cseq.number).unwrap_or_default(),
             flow,
             dialog,
-            offer,
+            offers: offer.is_some(),
             proposed,
             peer: PeerReliability::of(&request),
             ringing: false,
@@ -256,11 +263,12 @@ impl Session {
             return; // no 2xx before it; its coming brings us here again
         }
         let Leg::Incoming(incoming) = &mut self.leg else { return };
+        let offer = incoming.offer();
         let settled = incoming.early.as_mut().filter(|early| early.settled);
-        let (sdp, params) = match (&incoming.offer, settled) {
+        let (sdp, params) = match (offer, settled) {
             (_, Some(early)) => (None, early.params.take().map(|params| *params)),
             (None, None) => (Some(self.negotiator.offer(Some(&audio), &mut core.random)), None),
-            (Some(offer), None) => match self.negotiator.answer(offer, Some(&audio), &mut core.random) {
+            (Some(offer), None) => match self.negotiator.answer(&offer, Some(&audio), &mut core.random) {
                 Ok((answer, Some(params))) => (Some(answer), Some(params)),
                 Ok((_, None)) => return self.refuse_and_fail(488, 488, "no audio that can be answered", core, now),
                 Err(error) => return self.refuse_and_fail(488, 488, &error.to_string(), core, now),

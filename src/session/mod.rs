@@ -24,6 +24,7 @@ mod outgoing;
 mod provisional;
 mod recording;
 mod refresh;
+mod refused;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -48,7 +49,6 @@ use self::refresh::Refresh;
 pub(crate) use self::refresh::{MIN_SE, is_too_short};
 use crate::event::{AccountId, Event, EventKind, Originator, Sender, SessionId, SessionState, Snapshot};
 use crate::sdp::negotiation::Negotiator;
-use crate::sip::digest::answer::without_proof;
 use crate::sip::headers::Params;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::transaction::give_back;
@@ -212,16 +212,6 @@ impl Session {
     fn take_leg(&mut self) -> Leg {
         std::mem::replace(&mut self.leg, Leg::Over)
     }
-}
-
-/// All headers as text, for `request_headers` and `response_headers`.
-fn header_list(message: &Message) -> Arc<Vec<(String, String)>> {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let shown = |(name, value): (&[u8], &[u8])| match HeaderName::of(name) {
-        HeaderName::Authorization | HeaderName::ProxyAuthorization => (text(name), without_proof(&text(value))),
-        _ => (text(name), text(value)),
-    };
-    Arc::new(message.headers().map(shown).collect())
 }
 
 fn text(message: &Message, name: HeaderName) -> Option<Arc<str>> {

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use super::early::Forks;
 use super::established::Confirmed;
-use super::{Failure, Leg, Session, failure_reason, header_list, shown_sdp, text};
-use crate::event::{CallDirection, EventKind, SessionId, SessionState, Snapshot, Streams};
+use super::refused::Redirects;
+use super::{Failure, Leg, Session, failure_reason, shown_sdp, text};
+use crate::event::{CallDirection, EventKind, Headers, SessionId, SessionState, Snapshot, Streams};
 use crate::media::AudioParams;
 use crate::sdp::description::Description;
 use crate::sdp::negotiation::Negotiator;
@@ -14,7 +15,7 @@ use crate::sip::build::Builder;
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, request_line_uri};
 use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transaction::ClientId;
-use crate::sip::transport::Flow;
+use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::Uri;
 use crate::ua::core::{ALLOW, ClientUse, Core, RELIABLE, SUPPORTED, quoted};
 use crate::ua::credentials::{Attempts, Authorizable, Path};
@@ -55,7 +56,8 @@ const RESERVED_HEADERS: &[&str] = &[
 
 #[derive(Debug)]
 pub(super) struct Outgoing {
-    callee: Uri,
+    /// Where the INVITE is addressed to; a redirection moves it.
+    pub(super) callee: Uri,
     extra_headers: Vec<(String, String)>,
     walk: RouteWalk,
     /// Why the attempt before failed.
@@ -67,8 +69,9 @@ pub(super) struct Outgoing {
     pub(super) invite: Option<Invite>,
     /// The INVITE makes no offer: the callee does.
     pub(super) late_offer: bool,
-    /// The INVITE no longer mentions reliable provisional responses: somebody on the way cannot bear it (420).
-    plain: bool,
+    /// The INVITE no longer mentions extensions: somebody on the way cannot bear them (420).
+    pub(super) plain: bool,
+    pub(super) redirects: Redirects,
     /// Challenges met on the current address.
     attempts: Attempts,
 }
@@ -99,6 +102,13 @@ impl Outgoing {
         self.invite.as_mut().map_or(&mut [], |invite| &mut invite.forks.dialogs)
     }
 
+    /// Addresses the next INVITE to a target of a redirection.
+    pub(super) fn change_target(&mut self, target: Uri, walk: RouteWalk, because: &Failure) {
+        (self.callee, self.walk, self.invite, self.plain) = (target, walk, None, false);
+        self.attempts = Attempts::default();
+        self.left_because = Some((because.code, Arc::clone(&because.reason)));
+    }
+
     pub(super) fn client(&self) -> Option<ClientId> {
         self.invite.as_ref().map(|invite| invite.client)
     }
@@ -115,7 +125,9 @@ impl Session {
         check_streams(call.audio, call.chat)?;
         check_callee(&call.callee)?;
         check_extra_headers(&call.extra_headers)?;
+        check_security(&call)?;
         let walk = RouteWalk::to(call.routes, &call.callee, call.account, core)?;
+        let redirects = Redirects::new(account.follow_redirects, &call.callee);
         let snapshot = Snapshot {
             direction: Some(CallDirection::Outgoing),
             account: Some(call.account),
@@ -137,6 +149,7 @@ impl Session {
             late_offer: call.late_offer,
             plain: false,
             attempts: Attempts::default(),
+            redirects,
         };
         let tag = tokens::tag(&mut core.random);
         let mut session = Self::new(id, tag, snapshot, Leg::Outgoing(Box::new(outgoing)), core);
@@ -197,6 +210,9 @@ impl Session {
     fn take_step(&mut self, step: Step, core: &mut Core, now: Instant) {
         self.follow_route(core);
         let (Step::To(flow), Leg::Outgoing(outgoing)) = (step, &mut self.leg) else { return };
+        if core.unavailable.is_avoided(flow.remote, now) && outgoing.walk.has_further_goal() {
+            return self.try_next(Failure::local(503, "it asked not to be called for a while"), core, now);
+        }
         outgoing.flow = Some(flow);
         self.change(|snapshot| {
             snapshot.transport = Some(flow.transport);
@@ -207,13 +223,25 @@ impl Session {
         }
     }
 
+    /// Starts on another target.
+    pub(super) fn begin_route(&mut self, core: &mut Core, now: Instant) {
+        let Leg::Outgoing(outgoing) = &mut self.leg else { return };
+        match outgoing.walk.start(Asker::Session(self.id), core, now) {
+            Step::Exhausted(why) => {
+                let why = why.unwrap_or_else(|| "no address is left".into());
+                self.try_next(Failure::local(503, why), core, now);
+            }
+            step => self.take_step(step, core, now),
+        }
+    }
+
     /// The attempt failed in a way another address or route may not (ruling R19).
-    fn try_next(&mut self, failure: Failure, core: &mut Core, now: Instant) {
+    pub(super) fn try_next(&mut self, failure: Failure, core: &mut Core, now: Instant) {
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
         outgoing.invite = None;
         outgoing.attempts = Attempts::default();
         match outgoing.walk.next(Asker::Session(self.id), core, now) {
-            Step::Exhausted(_) => self.fail(failure, core),
+            Step::Exhausted(_) => self.next_target(failure, core, now),
             step => {
                 outgoing.left_because = Some((failure.code, failure.reason));
                 self.take_step(step, core, now);
@@ -255,6 +283,7 @@ impl Session {
         let display_name = account.and_then(|account| account.display_name.as_deref());
         let must_be_reliable = account.is_some_and(|account| account.require_100rel);
         let local = self.snapshot.local_uri.as_ref().expect("an outgoing call has its own URI");
+        let called = self.snapshot.remote_uri.as_ref().expect("an outgoing call has a callee");
         let mut request =
             Builder::request(&Method::Invite, &uri).header("Via", via).header("Max-Forwards", MAX_FORWARDS);
         for route in core.accounts.route_set(self.account, flow) {
@@ -262,7 +291,7 @@ impl Session {
         }
         let mut request = request
             .header("From", format_args!("{};tag={}", name_addr(display_name, local), self.tag))
-            .header("To", format_args!("<{}>", address_uri(&outgoing.callee)))
+            .header("To", format_args!("<{}>", address_uri(called)))
             .header("Call-ID", self.snapshot.call_id.as_deref().unwrap_or_default())
             .header("CSeq", format_args!("{} INVITE", outgoing.seq))
             .header("Contact", contact)
@@ -285,7 +314,7 @@ impl Session {
         }
         let request = request.finish(offer.as_ref().map(|offer| ("application/sdp", offer.as_bytes())));
         let request = Message::parse(request).expect("an INVITE we built can be read");
-        let headers = header_list(&request);
+        let headers = Headers::of(&request);
         let client = core.send_message(request, flow, Some(ClientUse::Invite(self.id)), now);
         outgoing.invite = Some(Invite { client, heard: false, forks: Forks::default() });
         self.change(|snapshot| {
@@ -329,7 +358,7 @@ impl Session {
     }
 
     fn answered(&mut self, client: ClientId, response: &Message, flow: Flow, core: &mut Core, now: Instant) {
-        let headers = header_list(response);
+        let headers = Headers::of(response);
         let agent = text(response, HeaderName::Server).or_else(|| text(response, HeaderName::UserAgent));
         self.change(|snapshot| {
             snapshot.response_headers = Some(headers);
@@ -378,7 +407,7 @@ impl Session {
     }
 
     fn refused(&mut self, status: u16, response: &Message, core: &mut Core, now: Instant) {
-        let headers = header_list(response);
+        let headers = Headers::of(response);
         let agent = text(response, HeaderName::Server).or_else(|| text(response, HeaderName::UserAgent));
         self.change(|snapshot| {
             snapshot.response_headers = Some(headers);
@@ -386,10 +415,9 @@ impl Session {
         });
         let failure = Failure::remote(status, failure_reason(response));
         match status {
-            503 => self.try_next(failure, core, now),
             422 if self.take_min_se(response) => self.send_invite(core, now),
             401 | 407 => self.challenged(status, response, core, now),
-            _ => self.fail(failure, core),
+            _ => self.take_refusal(status, failure, response, core, now),
         }
     }
 
@@ -476,6 +504,18 @@ pub(crate) fn check_callee(callee: &Uri) -> Result<(), VerbError> {
         Ok(())
     } else {
         Err(VerbError::BadArgument(format!("{callee} is no SIP URI that can be called")))
+    }
+}
+
+/// What is called by `sips:` is reached over TLS or not at all (RFC 3261 §26.2.2).
+fn check_security(call: &Connect) -> Result<(), VerbError> {
+    let secure = |transport| matches!(transport, Transport::Tls | Transport::Wss);
+    match call.routes.iter().find(|route| call.callee.is_secure() && !secure(route.transport)) {
+        Some(route) => Err(VerbError::BadArgument(format!(
+            "{} is called over TLS only, not over {}",
+            call.callee, route.transport
+        ))),
+        None => Ok(()),
     }
 }
 

@@ -122,7 +122,7 @@ impl Session {
         let Permission::Act = Verb::EarlyMedia.check(self.state())? else { return Ok(()) };
         let state = self.state();
         let Leg::Incoming(incoming) = &mut self.leg else { return Ok(()) };
-        if incoming.offer.is_none() && incoming.peer == PeerReliability::Unsupported {
+        if !incoming.offers && incoming.peer == PeerReliability::Unsupported {
             let why = "the caller makes no offer and does not support 100rel";
             return Err(Verb::EarlyMedia.impossible(state, why));
         }
@@ -149,7 +149,7 @@ impl Session {
         let reliable = self.rings_reliably(core);
         let Leg::Incoming(incoming) = &mut self.leg else { return };
         incoming.ringing = true;
-        let describes_first = incoming.offer.is_none() && reliable && !incoming.described;
+        let describes_first = !incoming.offers && reliable && !incoming.described;
         let peer = incoming.flow.remote;
         if describes_first {
             if self.open_media(peer, core) {
@@ -181,9 +181,9 @@ impl Session {
         }
         let wanted = incoming.early.as_ref().is_some_and(|early| early.wanted);
         let code = if wanted { 183 } else { 180 };
-        let (describes, sdp, params) = match &incoming.offer {
+        let (describes, sdp, params) = match incoming.offer() {
             None => (Describes::Offer, self.negotiator.offer(Some(&audio), &mut core.random), None),
-            Some(offer) => match self.negotiator.answer(offer, Some(&audio), &mut core.random) {
+            Some(offer) => match self.negotiator.answer(&offer, Some(&audio), &mut core.random) {
                 Ok((answer, Some(params))) => (Describes::Answer, answer, Some(Box::new(params))),
                 Ok((_, None)) => return self.refuse_and_fail(488, 488, "no audio that can be answered", core, now),
                 Err(error) => return self.refuse_and_fail(488, 488, &error.to_string(), core, now),

@@ -18,6 +18,7 @@ use super::messages::OpenReports;
 use super::peers::Peers;
 use super::routing::Queries;
 use super::timers::Timers;
+use super::unavailable::Unavailable;
 use super::{AccountSettings, Output, UaConfig, UaStats, VerbError, tokens};
 use crate::event::{AccountId, Event, EventKind, RequestId, Sender, SessionId, SubscriptionId};
 use crate::sip::build::{Builder, reason_phrase};
@@ -92,6 +93,7 @@ pub(crate) struct Core {
     pub merge_keys: HashMap<MergeKey, SessionId>,
     pub timers: Timers,
     pub limits: Limits,
+    pub unavailable: Unavailable,
     /// New messages and subscriptions a second.
     pub event_limits: Limits,
     pub open_reports: OpenReports,
@@ -125,6 +127,7 @@ impl Core {
             merge_keys: HashMap::new(),
             timers: Timers::default(),
             limits: Limits::default(),
+            unavailable: Unavailable::default(),
             event_limits: Limits::default(),
             open_reports: OpenReports::default(),
             asks: Vec::new(),

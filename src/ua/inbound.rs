@@ -38,6 +38,10 @@ impl UserAgent {
     /// Works off what the transactions have to say.
     pub(super) fn drain_transactions(&mut self, now: Instant) {
         self.drain_outputs(now);
+        while !self.broken.is_empty() {
+            self.bury_broken(now);
+            self.drain_outputs(now);
+        }
         while !self.core.asks.is_empty() {
             for ask in std::mem::take(&mut self.core.asks) {
                 self.start_exchange(ask, now);

@@ -21,9 +21,11 @@ pub(crate) mod routing;
 mod tests;
 pub(crate) mod timers;
 pub(crate) mod tokens;
+pub(crate) mod unavailable;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,7 +39,7 @@ use self::locate::{Answer, Question};
 use self::peers::Peer;
 use self::registration::Registrations;
 use self::routing::{Asker, RouteWalk};
-use crate::event::{AccountId, Event, RequestId, Route, SessionId, SessionState, Snapshot};
+use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, SessionState, Snapshot};
 use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, RecordingLayout, SrtpPolicy};
 use crate::session::Session;
 use crate::session::table::Verb;
@@ -209,6 +211,8 @@ pub struct UaStats {
     pub bad_messages: u64,
     pub refused_by_rate: u64,
     pub refused_by_limit: u64,
+    /// Sessions that a fault of ours ended.
+    pub broken_sessions: u64,
 }
 
 /// A SIP user agent (UAC and UAS).
@@ -217,6 +221,8 @@ pub struct UserAgent {
     core: Core,
     /// By number, so that whatever concerns all of them happens in the order they began.
     sessions: BTreeMap<SessionId, Box<Session>>,
+    /// Sessions that something of ours broke in, and what it said; they end as soon as the time is known.
+    broken: Vec<(SessionId, String)>,
     /// Requests of ours outside of sessions and dialogs, by number.
     exchanges: BTreeMap<RequestId, Exchange>,
     registrations: Registrations,
@@ -227,6 +233,7 @@ impl UserAgent {
         Self {
             core: Core::new(config, random),
             sessions: BTreeMap::new(),
+            broken: Vec::new(),
             exchanges: BTreeMap::new(),
             registrations: Registrations::default(),
         }
@@ -530,9 +537,35 @@ impl UserAgent {
     /// Lets a session act; `None` when it does not exist. A session that is done is dropped right after.
     fn with<R>(&mut self, id: SessionId, act: impl FnOnce(&mut Session, &mut Core) -> R) -> Option<R> {
         let session = self.sessions.get_mut(&id)?;
-        let result = act(session, &mut self.core);
-        self.settle(id);
-        Some(result)
+        let core = &mut self.core;
+        match catch_unwind(AssertUnwindSafe(|| act(session, core))) {
+            Ok(result) => {
+                self.settle(id);
+                Some(result)
+            }
+            Err(panic) => {
+                let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+                let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+                self.broken.push((id, text.unwrap_or_else(|| "a panic without words".to_owned())));
+                None
+            }
+        }
+    }
+
+    /// A fault of ours ends the session it happened in, and no other: DidFail with code 0.
+    fn bury_broken(&mut self, now: Instant) {
+        while let Some((id, why)) = self.broken.pop() {
+            self.core.stats.broken_sessions += 1;
+            tracing::error!(session = id.0, why, "a session is given up");
+            let Some(mut session) = self.sessions.remove(&id) else { continue };
+            let core = &mut self.core;
+            // What it broke may be broken still: each step stands for itself.
+            let _ = catch_unwind(AssertUnwindSafe(|| session.abandon_peer(core, now)));
+            let _ = catch_unwind(AssertUnwindSafe(|| session.fail_broken(&why, core)));
+            let _ = catch_unwind(AssertUnwindSafe(|| session.forget(core)));
+            core.servers.retain(|_, owner| *owner != id);
+            core.notify(EventKind::EngineGotException { error: why.into() });
+        }
     }
 
     fn settle(&mut self, id: SessionId) {

@@ -145,6 +145,11 @@ impl RouteWalk {
         self.current.as_ref()
     }
 
+    /// True while another route or URI is to come after this one.
+    pub fn has_further_goal(&self) -> bool {
+        !self.goals.is_empty()
+    }
+
     /// Starts on the first route.
     pub fn start(&mut self, asker: Asker, core: &mut Core, now: Instant) -> Step {
         self.next(asker, core, now)

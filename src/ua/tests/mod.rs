@@ -1,5 +1,6 @@
 //! The user agent against another one, and against messages written by hand. Each test expects the full list of events.
 
+mod broken;
 mod callee;
 mod caller;
 mod calls;
@@ -14,5 +15,6 @@ mod ours_in_dialog;
 mod provisional;
 mod recording;
 mod refresh;
+mod refusals;
 mod routes;
 mod verbs;
