@@ -9,7 +9,10 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 RUST    := Cargo.toml Cargo.lock devices/Cargo.toml $(shell find src devices/src -name '*.rs')
 say     = @printf '\n\033[1m== %s\033[0m\n' "$(1)"
 
-.PHONY: help setup build demo test test-rust test-python lint wheel bench clean
+.PHONY: help setup build demo test test-rust test-python lint wheel bench fuzz clean
+
+# Seconds `make fuzz` gives each target.
+FUZZ_SECONDS ?= 120
 
 help:
 	@echo 'make demo    build and run a call between two endpoints on this machine; writes demo-out/report.html'
@@ -17,6 +20,7 @@ help:
 	@echo 'make lint    formatting, clippy, mypy, stub check, licences'
 	@echo 'make wheel   a wheel in dist/'
 	@echo 'make bench   measurements side by side with peers'
+	@echo 'make fuzz    each fuzz target for FUZZ_SECONDS (120) seconds'
 	@echo 'make clean   remove everything that was built'
 
 setup: $(VENV)/.tools
@@ -69,5 +73,8 @@ wheel: $(VENV)/.tools
 bench: build
 	@$(BIN)/python benches/run.py
 
+fuzz: $(VENV)/.tools
+	@$(BIN)/python tools/fuzz.py $(FUZZ_SECONDS)
+
 clean:
-	rm -rf target $(VENV) dist demo-out build python/sipwire/*.so
+	rm -rf target fuzz/target fuzz/corpus fuzz/artifacts $(VENV) dist demo-out build python/sipwire/*.so

@@ -85,7 +85,11 @@ class Linphone:
             bufsize=1,
             env=home,
         )
-        self.expect("SIP network reachability state is now .UP.")
+        try:
+            self.expect("SIP network reachability state is now .UP.")
+        except BaseException:
+            self._process.kill()
+            raise
         self.tell("soundcard use files")
         self.tell(f"play {self.folder / 'microphone.wav'}")
         self.tell(f"record {self.folder / 'heard.wav'}")
