@@ -440,7 +440,7 @@ class Session:
         self._verb("ring", [SessionState.INCOMING], lambda core, number: core.ring(number))
 
     def early_media(self) -> None:
-        """Lets audio run before the call is taken (183 with our answer); allowed in INCOMING, a second time without effect.
+        """Lets audio run before the call is taken (183 with our answer); allowed in INCOMING, the second time in vain.
 
         Posts SIPSessionGotStreamUpdate when :attr:`audio` runs. Raises :exc:`SessionStateError` also for a caller that
         made no offer and does not support reliable provisional responses.

@@ -99,6 +99,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
         help="encrypt the audio (default optional: when the peer can)",
     )
     parser.add_argument("--trace", action="store_true", help="print the call ladder at the end")
+    parser.set_defaults(live=False)  # `sipwire trace` draws it as it grows
 
 
 def _parser(as_json: bool) -> argparse.ArgumentParser:
@@ -184,13 +185,33 @@ def _parser(as_json: bool) -> argparse.ArgumentParser:
     sign_in.add_argument("--proxy", type=_proxy, metavar="HOST[:PORT]", help="send the request there first")
     sign_in.add_argument("--timeout", type=_seconds, default=32.0, metavar="N", help="seconds to wait for the answer")
     _common(sign_in)
+
+    watch = commands.add_parser(
+        "trace",
+        help="draw the ladder of a command while it runs, or that of a saved trace",
+        description="Runs another command and draws its SIP messages as they pass, or draws those of a file.",
+        epilog="Example: sipwire trace --pcap calls.pcap answer --echo",
+    )
+    watch.add_argument("--svg", type=Path, metavar="FILE", help="write the ladder as a picture")
+    watch.add_argument("--mermaid", type=Path, metavar="FILE", help="write it as a Mermaid sequence diagram")
+    watch.add_argument("--pcap", type=Path, metavar="FILE", help="write the messages for Wireshark")
+    watch.add_argument("--save", type=Path, metavar="FILE", help="write the messages as JSON lines, to be drawn again")
+    watch.add_argument(
+        "what", metavar="COMMAND|FILE", help="answer, call, message, options, register, or a saved trace"
+    )
+    watch.add_argument("words", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="what the command takes")
+    watch.set_defaults(json=False, commands=("answer", "call", "message", "options", "register"), parse=_parse)
     return parser
+
+
+def _parse(words: Sequence[str]) -> argparse.Namespace:
+    return _parser("--json" in words).parse_args(words)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    arguments = _parser("--json" in words).parse_args(words)
+    arguments = _parse(words)
     output = Output(json=arguments.json)
     command = importlib.import_module(
         f".{arguments.command}", __name__

@@ -19,7 +19,7 @@ from .output import Output, clock, meter
 
 def engine_options(arguments: argparse.Namespace, target: SIPURI | None = None) -> dict[str, Any]:
     """Options of `Engine.start` from the common arguments; of the address family in which `target` is reached."""
-    options: dict[str, Any] = {"trace_sip": arguments.trace}
+    options: dict[str, Any] = {"trace_sip": arguments.trace or arguments.live}
     if arguments.local_ip:
         options["local_ip"] = arguments.local_ip
     elif target is not None:

@@ -7,7 +7,8 @@ a page: no control character, no markup.
 from __future__ import annotations
 
 from .charts import Mark, jitter_svg, waveform_svg
-from .ladder import Kind, Ladder, LadderRow, SIPMessageTrace, build_ladder, render_ladder_text
+from .ladder import Kind, Ladder, LadderRow, LiveLadder, SIPMessageTrace, build_ladder, render_ladder_text
+from .ladder_mermaid import ladder_mermaid
 from .ladder_svg import ladder_svg
 from .page import JitterTrace, NotificationRow, Recording, Verdict, write_report
 from .spectrogram import SpectrogramFunction, spectrogram_svg
@@ -17,6 +18,7 @@ __all__ = [
     "Kind",
     "Ladder",
     "LadderRow",
+    "LiveLadder",
     "Mark",
     "NotificationRow",
     "Recording",
@@ -25,6 +27,7 @@ __all__ = [
     "Verdict",
     "build_ladder",
     "jitter_svg",
+    "ladder_mermaid",
     "ladder_svg",
     "render_ladder_text",
     "spectrogram_svg",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import sys
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -259,6 +259,44 @@ def render_ladder_text(
     if ladder.left_out:
         lines.append(f"… {ladder.left_out} more messages")
     return "\n".join(lines)
+
+
+class LiveLadder:
+    """A ladder that grows: gives the lines to print for each message as it comes."""
+
+    _GAP = 52
+
+    def __init__(self, *, colour: bool = False, names: Mapping[Address, str] | None = None) -> None:
+        self._colour = colour
+        self._columns = _Columns((), names or {})
+        self._shown: list[tuple[str, str]] = []
+        self._seen: deque[tuple[bytes, int, int]] = deque(maxlen=64)
+        self._start: float | None = None
+
+    def add(self, record: SIPMessageTrace) -> str:
+        """The lines of one more message; "" for one that was shown as it left another socket of ours."""
+        key = record.data, record.source[1], record.destination[1]
+        if record.received and key in self._seen:
+            self._seen.remove(key)
+            return ""
+        if not record.received:
+            self._seen.append(key)
+        if self._start is None:
+            self._start = record.timestamp
+        message = _Message(record.data)
+        source, destination = self._columns.of(record.source), self._columns.of(record.destination)
+        self._columns.introduce(source, message)
+        label, kind = message.label(), message.kind()
+        time = max(0.0, record.timestamp - self._start)
+        row = LadderRow(time, source, destination, label, kind, record.transport.upper(), message.text)
+        headers = self._columns.headers()
+        places = [_TIME_WIDTH + 12 + self._GAP * column for column in range(len(headers))]
+        lines = []
+        if len(headers) != len(self._shown):  # somebody new
+            self._shown = headers
+            lines += ["", *(_header_line(texts, places) for texts in zip(*headers, strict=True) if any(texts))]
+        lines.append(_row_line(row, places, self._colour))
+        return "\n".join(lines)
 
 
 def _header_line(texts: Sequence[str], places: Sequence[int]) -> str:
