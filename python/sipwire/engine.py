@@ -55,7 +55,6 @@ _LATER: t.Final = {
     "tls_private_key": None,
     "tls_ca": None,
     "tls_verify": True,
-    "nameservers": None,
 }
 """Options whose feature this version does not have, with the only value they can have."""
 

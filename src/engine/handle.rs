@@ -147,6 +147,7 @@ impl Engine {
             events: events.clone(),
             counters: counters.clone(),
             trace: options.trace_sip,
+            nameservers: options.nameservers,
             random,
         };
         let inputs = Inputs { commands: command_receiver, media: media_receiver, wake: wake.clone() };

@@ -1,6 +1,6 @@
 //! What an engine is started with.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::ClientCertificates;
@@ -57,6 +57,8 @@ pub struct EngineOptions {
     pub trace_rtp: bool,
     /// Answer a new INVITE with 180 at once; otherwise the application rings itself.
     pub auto_ring: bool,
+    /// Name servers to ask; `None`: those of the system.
+    pub nameservers: Option<Vec<SocketAddr>>,
     /// Take calls from the start; see [`super::Engine::set_accepts_calls`].
     pub accepts_calls: bool,
     /// False: whoever sends a MESSAGE is told 480.
@@ -92,6 +94,7 @@ impl Default for EngineOptions {
             trace_sip: false,
             trace_rtp: false,
             auto_ring: true,
+            nameservers: None,
             accepts_calls: false,
             accepts_messages: true,
             devices_library: None,

@@ -72,6 +72,7 @@ pub(super) struct LaneParts {
     pub events: Arc<EventQueue>,
     pub counters: Arc<LaneCounters>,
     pub trace: bool,
+    pub nameservers: Option<Vec<SocketAddr>>,
     pub random: StdRng,
 }
 
@@ -150,7 +151,8 @@ pub(super) fn run(parts: LaneParts, inputs: Inputs) {
 
 impl Lane {
     fn new(parts: LaneParts) -> (Self, mpsc::Receiver<Resolved>) {
-        let LaneParts { ua, bound, bind_ip, advertised_ip, ports, media, events, counters, trace, random } = parts;
+        let LaneParts { ua, bound, bind_ip, advertised_ip, ports, media, events, counters, trace, nameservers, random } =
+            parts;
         let (resolved_sender, resolved) = mpsc::channel(RESOLVED_LIMIT);
         let transports = Transports::new(bound, counters.transport.clone());
         let lane = Self {
@@ -160,7 +162,7 @@ impl Lane {
             events,
             counters,
             transports,
-            resolver: Resolver::new(resolved_sender),
+            resolver: Resolver::new(resolved_sender, nameservers, Instant::now()),
             routes: Routes::default(),
             ports,
             bind_ip,
@@ -326,7 +328,7 @@ impl Lane {
                 Output::Media(session, command) => self.media_command(session, command, now),
                 Output::KeepAlive { flow, interval } => self.transports.keep_alive(flow, interval, now),
                 Output::Resolve { query, question, patience } => {
-                    if let Err(error) = self.resolver.ask(query, question, patience) {
+                    if let Err(error) = self.resolver.ask(query, question, patience, now) {
                         self.ua.handle_resolved(query, Err(error), now);
                     }
                 }

@@ -1,6 +1,6 @@
 //! The engine: options and verbs in, events out.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::SystemTime;
 
@@ -43,6 +43,22 @@ fn ip(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<IpAddr>> {
     given
         .map(|address| address.parse().map_err(|_| engine_error(format!("{name}={}: not an IP address", text(value)))))
         .transpose()
+}
+
+/// Name servers by address, with or without a port; none: those of the system.
+fn nameservers(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<Vec<SocketAddr>>> {
+    const WANTED: &str = "a list of \"address\" or \"address:port\"";
+    let given: Option<Vec<String>> = option(name, value, WANTED)?;
+    let Some(given) = given else { return Ok(None) };
+    if given.is_empty() {
+        return Err(engine_error(format!("{name}={}: needs at least one name server", text(value))));
+    }
+    let read = |server: &String| {
+        let bare = server.trim_start_matches('[').trim_end_matches(']');
+        let address = bare.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, 53)).or_else(|_| server.parse());
+        address.map_err(|_| engine_error(format!("{name}={}: {server:?} is not {WANTED}", text(value))))
+    };
+    given.iter().map(read).collect::<PyResult<_>>().map(Some)
 }
 
 /// Codec names into codecs.
@@ -120,6 +136,7 @@ fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
             "trace_sip" => options.trace_sip = option(name, value, "True or False")?,
             "trace_rtp" => options.trace_rtp = option(name, value, "True or False")?,
             "auto_ring" => options.auto_ring = option(name, value, "True or False")?,
+            "nameservers" => options.nameservers = nameservers(name, value)?,
             "accepts_calls" => options.accepts_calls = option(name, value, "True or False")?,
             "accepts_messages" => options.accepts_messages = option(name, value, "True or False")?,
             "devices_library" => options.devices_library = option::<Option<PathBuf>>(name, value, PATH)?,
