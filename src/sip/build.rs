@@ -74,6 +74,24 @@ impl Builder {
         }
     }
 
+    /// Starts `SIP/2.0 code reason` and nothing more: for a response that is copied header by header.
+    pub fn status(code: u16, reason: &str) -> Self {
+        let mut builder = Self { buffer: Vec::with_capacity(USUAL_SIZE) };
+        let reason = if reason.is_empty() { reason_phrase(code) } else { reason };
+        builder.push_display(&format_args!("SIP/2.0 {code} {reason}"), b" ");
+        builder.buffer.extend_from_slice(b"\r\n");
+        builder
+    }
+
+    /// The first Via line of a request that came from `source`, with `received` and `rport` filled in (RFC 3261 §18.2.1,
+    /// RFC 3581 §4).
+    pub fn top_via(mut self, line: &[u8], source: SocketAddr) -> Self {
+        self.buffer.extend_from_slice(b"Via: ");
+        self.push_top_via(line, source);
+        self.buffer.extend_from_slice(b"\r\n");
+        self
+    }
+
     pub fn header(mut self, name: &str, value: impl fmt::Display) -> Self {
         self.push_name(name);
         self.buffer.extend_from_slice(b": ");

@@ -28,6 +28,7 @@ use sipwire::sip::stream::{Frame, StreamFramer};
 use sipwire::sip::transaction::ClientId;
 use sipwire::sip::transport::{ConnectionId, Flow, Transport};
 use sipwire::sip::uri::Uri;
+use sipwire::testing::{Proxy, Settings};
 use sipwire::ua::locate::{Answer, Naptr, Question, Srv};
 use sipwire::ua::{AccountSettings, Connect, Output, QueryId, UaConfig, UserAgent, VerbError};
 
@@ -85,6 +86,8 @@ pub struct Node {
     pub name: &'static str,
     pub address: SocketAddr,
     pub ua: Option<UserAgent>,
+    /// A test proxy, in the place of a user agent.
+    pub proxy: Option<Proxy>,
     pub events: Vec<(Duration, Event)>,
     pub media: Vec<(SessionId, MediaCommand)>,
     /// Messages that came to a node without a user agent.
@@ -269,6 +272,7 @@ impl SimNet {
             name,
             address,
             ua,
+            proxy: None,
             events: Vec::new(),
             media: Vec::new(),
             inbox: Vec::new(),
@@ -301,6 +305,21 @@ impl SimNet {
     pub fn add_raw(&mut self, name: &'static str) -> usize {
         let address = self.next_address();
         self.add_node(name, None, address)
+    }
+
+    /// Adds a test proxy for example.com.
+    pub fn add_proxy(&mut self, name: &'static str, change: impl FnOnce(&mut Settings)) -> usize {
+        let address = self.next_address();
+        let mut settings = Settings::new("example.com");
+        settings.local = vec![(Transport::Udp, address), (Transport::Tcp, address)];
+        change(&mut settings);
+        let node = self.add_node(name, None, address);
+        self.nodes[node].proxy = Some(Proxy::new(settings, StdRng::seed_from_u64(self.random.random()), self.now));
+        node
+    }
+
+    pub fn proxy(&mut self, node: usize) -> &mut Proxy {
+        self.nodes[node].proxy.as_mut().expect("a node with a proxy")
     }
 
     pub fn ua(&mut self, node: usize) -> &mut UserAgent {
@@ -384,7 +403,8 @@ impl SimNet {
     fn next_time(&self) -> Option<Instant> {
         let queued = self.queue.peek().map(|event| event.0.at);
         let timers = self.nodes.iter().filter_map(|node| node.ua.as_ref()?.poll_timeout());
-        timers.chain(queued).min()
+        let proxies = self.nodes.iter().filter_map(|node| node.proxy.as_ref()?.poll_timeout());
+        timers.chain(proxies).chain(queued).min()
     }
 
     /// Does what is due first; false when nothing is before `end`.
@@ -405,6 +425,12 @@ impl SimNet {
                 && ua.poll_timeout().is_some_and(|at| at <= now)
             {
                 ua.handle_timeout(now);
+                self.drain(index);
+            }
+            if let Some(proxy) = &mut self.nodes[index].proxy
+                && proxy.poll_timeout().is_some_and(|at| at <= now)
+            {
+                proxy.handle_timeout(now);
                 self.drain(index);
             }
         }
@@ -433,6 +459,9 @@ impl SimNet {
     /// What is left over in any user agent, in words; `Ok` when nothing is.
     pub fn check_idle(&self) -> Result<(), String> {
         for node in &self.nodes {
+            if node.proxy.as_ref().is_some_and(|proxy| !proxy.is_idle()) {
+                return Err(format!("{} is not idle", node.name));
+            }
             let Some(ua) = &node.ua else { continue };
             let stats = ua.stats();
             let counts = (stats.sessions, stats.dialogs, stats.client_transactions, stats.server_transactions);
@@ -478,6 +507,10 @@ impl SimNet {
     }
 
     fn transmit_udp(&mut self, from: usize, to: SocketAddr, bytes: Bytes) {
+        self.transmit_udp_from(from, self.nodes[from].address, to, bytes);
+    }
+
+    fn transmit_udp_from(&mut self, from: usize, source: SocketAddr, to: SocketAddr, bytes: Bytes) {
         let name = self.nodes[from].name;
         let Some(target) = self.find(to) else {
             self.log(name, &to.to_string(), &bytes, "nobody there");
@@ -492,10 +525,9 @@ impl SimNet {
         let copies = if self.random.random_range(0..100) < link.duplicate { 2 } else { 1 };
         for _ in 0..copies {
             let delay = self.random.random_range(link.delay.0..=link.delay.1);
-            let from = self.nodes[from].address;
             let damaged = link.corrupt > 0 && self.random.random_range(0..100) < link.corrupt;
             let bytes = if damaged { damage(&bytes, &mut self.random) } else { bytes.clone() };
-            self.push(self.now + delay, Pending::Datagram { to: target, from, bytes });
+            self.push(self.now + delay, Pending::Datagram { to: target, from: source, bytes });
         }
     }
 
@@ -579,6 +611,12 @@ impl SimNet {
             Pending::Datagram { to, from, bytes } => {
                 let flow = Flow::to(Transport::Udp, from);
                 let parsed = Message::parse(bytes);
+                if let Some(proxy) = &mut self.nodes[to].proxy {
+                    if let Ok(message) = parsed {
+                        proxy.handle_message(message, flow, now);
+                    }
+                    return self.drain(to);
+                }
                 match (&mut self.nodes[to].ua, parsed) {
                     (Some(ua), Ok(message)) => ua.handle_message(message, flow, now),
                     (Some(ua), Err(error)) => ua.handle_bad_message(error, flow, now),
@@ -607,6 +645,13 @@ impl SimNet {
                     frames.push(frame);
                 }
                 for frame in frames {
+                    if let Some(proxy) = &mut self.nodes[to].proxy {
+                        if let Frame::Message(message) = frame {
+                            proxy.handle_message(message, flow, now);
+                        }
+                        self.drain(to);
+                        continue;
+                    }
                     match (&mut self.nodes[to].ua, frame) {
                         (Some(ua), Frame::Message(message)) => ua.handle_message(message, flow, now),
                         (Some(ua), Frame::Bad(error) | Frame::Lost(error)) => ua.handle_bad_message(error, flow, now),
@@ -621,7 +666,10 @@ impl SimNet {
                 }
             }
             Pending::Refused { node, client } => {
-                self.ua(node).handle_transport_error(client, "connection refused", now);
+                match &mut self.nodes[node].proxy {
+                    Some(proxy) => proxy.handle_transport_error(client, "connection refused", now),
+                    None => self.ua(node).handle_transport_error(client, "connection refused", now),
+                }
                 self.drain(node);
             }
             Pending::Resolved { node, query, answer } => {
@@ -644,6 +692,16 @@ impl SimNet {
     /// Does what a user agent asks for until it asks for nothing more.
     fn drain(&mut self, index: usize) {
         let now = self.now;
+        while let Some(sent) = self.nodes[index].proxy.as_mut().and_then(Proxy::poll_output) {
+            let own = self.nodes[index].address;
+            match sent.flow.transport {
+                Transport::Udp => {
+                    let port = own.port() + u16::from(sent.other_port);
+                    self.transmit_udp_from(index, SocketAddr::new(own.ip(), port), sent.flow.remote, sent.bytes);
+                }
+                _ => self.transmit_tcp(index, sent.flow, sent.bytes, sent.client),
+            }
+        }
         while let Some(output) = self.nodes[index].ua.as_mut().and_then(UserAgent::poll_output) {
             match output {
                 Output::Transmit { flow, bytes, client } => match flow.transport {

@@ -32,7 +32,7 @@ pub const NONCE_LIFE: Duration = Duration::from_secs(60);
 /// their clients one more exchange.
 const MAX_NONCES: usize = 65_536;
 
-/// Wrong answers of one address in a minute; what comes after them is not answered (row 10: guessing passwords).
+/// [`Policy::max_failures`] unless it says otherwise: enough for typing errors of an office, too few to guess with.
 const MAX_FAILURES: u32 = 10;
 
 /// The time failures are counted over.
@@ -84,6 +84,8 @@ pub struct Policy {
     /// Offered in one challenge; empty asks without a quality, as before RFC 2617.
     pub qops: Vec<Qop>,
     pub nonce_life: Duration,
+    /// Wrong answers of one address in a minute; what comes after them is not answered.
+    pub max_failures: u32,
 }
 
 impl Policy {
@@ -95,6 +97,7 @@ impl Policy {
             algorithms: vec![Algorithm::Sha256, Algorithm::Md5],
             qops: vec![Qop::Auth],
             nonce_life: NONCE_LIFE,
+            max_failures: MAX_FAILURES,
         }
     }
 }
@@ -287,7 +290,8 @@ impl Verifier {
 
     fn is_blocked(&self, source: IpAddr, now: Instant) -> bool {
         self.failures.get(&source).is_some_and(|failures| {
-            failures.number >= MAX_FAILURES && now.saturating_duration_since(failures.since) < FAILURE_WINDOW
+            failures.number >= self.policy.max_failures
+                && now.saturating_duration_since(failures.since) < FAILURE_WINDOW
         })
     }
 

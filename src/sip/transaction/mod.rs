@@ -192,11 +192,18 @@ pub struct Transactions {
     timers: TimerQueue,
     sink: Sink,
     last_id: u64,
+    /// Requests are those of others, sent on.
+    forwards: bool,
 }
 
 impl Transactions {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The table of a proxy: responses to what it forwards have the Via of those before it below its own.
+    pub fn of_a_proxy() -> Self {
+        Self { forwards: true, ..Self::default() }
     }
 
     /// Sends a request that carries its own Via branch and starts its transaction (not for ACK to a 2xx: transmit that).
@@ -333,7 +340,7 @@ impl Transactions {
     /// By the top Via's branch and sent-by and CSeq's method (§17.1.3). A second Via means the response is somebody else's
     /// (§8.1.3.3).
     fn find_client(&self, response: &Message) -> Option<ClientId> {
-        if response.header_values(HeaderName::Via).nth(1).is_some() {
+        if !self.forwards && response.header_values(HeaderName::Via).nth(1).is_some() {
             return None;
         }
         let key = self.keys.client(response, response.method())?;
