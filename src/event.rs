@@ -264,6 +264,17 @@ pub enum EventKind {
     SessionGotStreamUpdate {
         streams: Streams,
     },
+    SessionGotStreamProposal {
+        proposer: Originator,
+        streams: Streams,
+    },
+    SessionAcceptedStreamProposal {
+        proposer: Originator,
+    },
+    SessionRejectedStreamProposal {
+        proposer: Originator,
+        reason: Arc<str>,
+    },
     /// The next route is tried (ruling R19); `code` and `reason` tell why the one before failed.
     SessionDidChangeRoute {
         route: Route,

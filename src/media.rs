@@ -178,6 +178,33 @@ pub struct LocalMedia {
     pub rtcp_port: u16,
 }
 
+/// Our end of one chat stream (MSRP, RFC 4975), ready before the offer leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LocalChat {
+    /// The address to write into the SDP.
+    pub address: IpAddr,
+    pub port: u16,
+    /// `a=path`: our MSRP URI, behind those of our relays.
+    pub path: String,
+    /// `TCP/TLS/MSRP`.
+    pub tls: bool,
+    /// `a=accept-types`: what we take, in order of preference.
+    pub accept_types: String,
+    /// `a=accept-wrapped-types`: what we take inside message/cpim.
+    pub accept_wrapped_types: Option<String>,
+}
+
+/// Everything the media side needs to run one negotiated chat stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatParams {
+    /// The peer's `a=path`: MSRP URIs, the next hop first.
+    pub remote_path: String,
+    pub accept_types: String,
+    pub accept_wrapped_types: Option<String>,
+    /// We open the connection (RFC 6135 §4.2); otherwise the peer comes to us.
+    pub active: bool,
+}
+
 /// Everything the media side needs to run one negotiated audio stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AudioParams {
@@ -224,6 +251,14 @@ pub enum MediaCommand {
     Start(Box<AudioParams>),
     /// Stop the stream and close its sockets; recordings are finished first.
     Close,
+    /// Get a chat stream ready, reachable from `peer`; answered by [`crate::ua::UserAgent::handle_chat_opened`] in the
+    /// same turn.
+    OpenChat {
+        peer: SocketAddr,
+    },
+    /// Run the chat stream, or change the running one; [`MediaEvent::ChatDidStart`] when its connection is up.
+    StartChat(Box<ChatParams>),
+    CloseChat,
     StartRecording {
         path: PathBuf,
         layout: RecordingLayout,
@@ -254,4 +289,8 @@ pub enum MediaEvent {
     Underrun { missing_ms: u32 },
     /// The stream could not go on (device gone, socket error that stays).
     Failed(String),
+    /// The chat stream's connection is up.
+    ChatDidStart,
+    /// It never came up, or broke.
+    ChatFailed(String),
 }

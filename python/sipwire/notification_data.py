@@ -192,6 +192,21 @@ class SIPSessionGotStreamUpdateData(TimestampedData):
     """All that are active now."""
 
 
+class SIPSessionGotStreamProposalData(TimestampedData):
+    proposer: Originator
+    streams: list[str]
+    """What is to be added."""
+
+
+class SIPSessionAcceptedStreamProposalData(TimestampedData):
+    proposer: Originator
+
+
+class SIPSessionRejectedStreamProposalData(TimestampedData):
+    proposer: Originator
+    reason: str
+
+
 class SIPSessionDidChangeRouteData(TimestampedData):
     route: Route
     """The one tried now."""

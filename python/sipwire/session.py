@@ -435,6 +435,70 @@ class Session:
             if error.state != SessionState.TERMINATED:
                 raise
 
+    def hold(self) -> None:
+        """Holds the call: the peer hears silence and is told; allowed in ESTABLISHED with audio, a second time without
+        effect.
+
+        Posts SIPSessionGotHoldRequest (local) when the request leaves: at once, or when the change before it is through.
+        The call stays held for us when the peer refuses. A recording pauses.
+        """
+        self._verb("hold", [SessionState.ESTABLISHED], lambda core, number: core.hold(number, True))
+
+    def unhold(self) -> None:
+        """Ends :meth:`hold`; allowed in ESTABLISHED with audio. Posts SIPSessionGotUnholdRequest (local)."""
+        self._verb("unhold", [SessionState.ESTABLISHED], lambda core, number: core.hold(number, False))
+
+    def add_audio(self) -> None:
+        """Proposes audio to the peer; allowed in ESTABLISHED without audio, goes to PROPOSING.
+
+        Posts SIPSessionChangedState and SIPSessionGotStreamProposal (local); when the peer has decided
+        SIPSessionChangedState with SIPSessionAcceptedStreamProposal and SIPSessionGotStreamUpdate, or with
+        SIPSessionRejectedStreamProposal.
+        """
+        self._verb("add_audio", [SessionState.ESTABLISHED], lambda core, number: core.add_audio(number))
+
+    def remove_audio(self) -> None:
+        """Stops audio and tells the peer; allowed in ESTABLISHED with audio that is not the last stream.
+
+        Posts SIPSessionGotStreamUpdate at once.
+        """
+        self._verb("remove_audio", [SessionState.ESTABLISHED], lambda core, number: core.remove_audio(number))
+
+    def add_chat(self) -> None:
+        """Proposes chat to the peer, as :meth:`add_audio` does audio."""
+        self._verb("add_chat", [SessionState.ESTABLISHED], lambda core, number: core.add_chat(number))
+
+    def remove_chat(self) -> None:
+        """Stops chat and tells the peer, as :meth:`remove_audio` does audio."""
+        self._verb("remove_chat", [SessionState.ESTABLISHED], lambda core, number: core.remove_chat(number))
+
+    def accept_proposal(self, audio: bool = False, chat: bool = False) -> None:
+        """Takes streams of :attr:`proposed_streams`; allowed in PROPOSED, goes to ESTABLISHED.
+
+        Posts SIPSessionChangedState, SIPSessionAcceptedStreamProposal (remote) and SIPSessionGotStreamUpdate; or, when
+        the streams cannot be had, SIPSessionChangedState and SIPSessionRejectedStreamProposal (remote). Raises
+        :exc:`ValueError` for no stream or one that is not proposed.
+        """
+        self._verb(
+            "accept_proposal",
+            [SessionState.PROPOSED],
+            lambda core, number: core.accept_proposal(number, audio, chat),
+        )
+
+    def reject_proposal(self, code: int = 488, reason: str | None = None) -> None:
+        """Refuses :attr:`proposed_streams`; allowed in PROPOSED, goes to ESTABLISHED.
+
+        Posts SIPSessionChangedState and SIPSessionRejectedStreamProposal (remote). Raises :exc:`ValueError` unless
+        ``code`` is a refusal, 400 to 699.
+        """
+        if isinstance(code, bool) or not isinstance(code, int) or not 400 <= code <= 699:
+            raise ValueError(f"code {code!r} is not a refusal from 400 to 699")
+        self._verb(
+            "reject_proposal",
+            [SessionState.PROPOSED],
+            lambda core, number: core.reject_proposal(number, code, reason),
+        )
+
     def ring(self) -> None:
         """Tells the caller that it rings (180); allowed in INCOMING. Needed with the option ``auto_ring`` off only."""
         self._verb("ring", [SessionState.INCOMING], lambda core, number: core.ring(number))

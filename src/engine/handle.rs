@@ -134,6 +134,7 @@ impl Engine {
             invite_rate: options.invite_rate,
             invite_rate_per_source: options.invite_rate_per_source,
             auto_ring: options.auto_ring,
+            chat: false,
             accepts_calls: options.accepts_calls,
             accepts_messages: options.accepts_messages,
         };
@@ -303,6 +304,35 @@ impl Engine {
 
     pub fn accept(&self, session: SessionId, audio: bool, chat: bool) -> Result<(), EngineError> {
         self.verb(move |ua, now| ua.accept(session, audio, chat, now))
+    }
+
+    pub fn hold(&self, session: SessionId, hold: bool) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.hold(session, hold, now))
+    }
+
+    pub fn add_audio(&self, session: SessionId) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.add_audio(session, now))
+    }
+
+    pub fn remove_audio(&self, session: SessionId) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.remove_audio(session, now))
+    }
+
+    pub fn add_chat(&self, session: SessionId) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.add_chat(session, now))
+    }
+
+    pub fn remove_chat(&self, session: SessionId) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.remove_chat(session, now))
+    }
+
+    pub fn accept_proposal(&self, session: SessionId, audio: bool, chat: bool) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.accept_proposal(session, audio, chat, now))
+    }
+
+    pub fn reject_proposal(&self, session: SessionId, code: u16, reason: Option<&str>) -> Result<(), EngineError> {
+        let reason = reason.map(str::to_owned);
+        self.verb(move |ua, now| ua.reject_proposal(session, code, reason.as_deref(), now))
     }
 
     pub fn reject(&self, session: SessionId, code: u16, reason: Option<&str>) -> Result<(), EngineError> {

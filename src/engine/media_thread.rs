@@ -402,6 +402,9 @@ impl MediaThread {
             MediaCommand::ResumeRecording => call.pause_recording(false),
             MediaCommand::Open { .. }
             | MediaCommand::Close
+            | MediaCommand::OpenChat { .. }
+            | MediaCommand::StartChat(_)
+            | MediaCommand::CloseChat
             | MediaCommand::StartRecording { .. }
             | MediaCommand::StopRecording => {} // these have requests of their own
         }

@@ -397,6 +397,9 @@ impl Lane {
                 let opened = self.open_media(session, peer, now);
                 self.ua.handle_media_opened(session, opened, now);
             }
+            MediaCommand::OpenChat { .. } => {
+                self.ua.handle_chat_opened(session, Err("chat is not available".into()), now);
+            }
             MediaCommand::Close => {
                 if let Some(port) = self.media.close(session) {
                     self.ports.release(port, now);

@@ -352,6 +352,34 @@ impl PyEngine {
         Ok(py.detach(|| self.0.reject(SessionId(session), code, reason))?)
     }
 
+    fn hold(&self, py: Python<'_>, session: u64, hold: bool) -> PyResult<()> {
+        Ok(py.detach(|| self.0.hold(SessionId(session), hold))?)
+    }
+
+    fn add_audio(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.add_audio(SessionId(session)))?)
+    }
+
+    fn remove_audio(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.remove_audio(SessionId(session)))?)
+    }
+
+    fn add_chat(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.add_chat(SessionId(session)))?)
+    }
+
+    fn remove_chat(&self, py: Python<'_>, session: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.remove_chat(SessionId(session)))?)
+    }
+
+    fn accept_proposal(&self, py: Python<'_>, session: u64, audio: bool, chat: bool) -> PyResult<()> {
+        Ok(py.detach(|| self.0.accept_proposal(SessionId(session), audio, chat))?)
+    }
+
+    fn reject_proposal(&self, py: Python<'_>, session: u64, code: u16, reason: Option<&str>) -> PyResult<()> {
+        Ok(py.detach(|| self.0.reject_proposal(SessionId(session), code, reason))?)
+    }
+
     fn ring(&self, py: Python<'_>, session: u64) -> PyResult<()> {
         Ok(py.detach(|| self.0.ring(SessionId(session)))?)
     }

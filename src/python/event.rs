@@ -61,6 +61,9 @@ table! {
     SessionGotNoAudio {}
     SessionGotDTMF { digit }
     SessionGotStreamUpdate { streams }
+    SessionGotStreamProposal { proposer, streams }
+    SessionAcceptedStreamProposal { proposer }
+    SessionRejectedStreamProposal { proposer, reason }
     SessionDidChangeRoute { route, code, reason }
     SessionAudioUnderrun { missing_ms }
     // --- requests outside sessions ---

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod chat;
 pub mod crypto;
 pub mod description;
 mod formats;

@@ -1,5 +1,5 @@
-//! Offer/answer for audio (RFC 3264): pure functions from descriptions and local capabilities to descriptions and
-//! [`AudioParams`].
+//! Offer/answer for audio and chat (RFC 3264): pure functions from descriptions and local capabilities to descriptions
+//! and [`Agreed`].
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,12 +8,14 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use sdp_types::{Attribute, Session};
 
+use super::chat;
 use super::crypto::Crypto;
 use super::description::{Description, Media, Origin, SdpError};
 use super::formats::{self, Format, Numbered, Numbers};
 use super::peer::{self, Acceptable, Profile, refused, warning};
 use crate::media::{
-    AudioParams, CodecKind, Direction, LocalMedia, PayloadFormat, SrtpKey, SrtpParams, SrtpPolicy, SrtpSuite,
+    AudioParams, ChatParams, CodecKind, Direction, LocalChat, LocalMedia, PayloadFormat, SrtpKey, SrtpParams,
+    SrtpPolicy, SrtpSuite,
 };
 
 /// The packet length we ask for in offers, milliseconds.
@@ -29,6 +31,39 @@ pub struct LocalAudio {
     /// What we want to do now (hold: SendOnly or Inactive).
     pub direction: Direction,
     pub symmetric: bool,
+}
+
+/// What we can do, stream by stream, for one offer or answer; what is `None` is refused or taken away with port 0.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Local<'a> {
+    pub audio: Option<&'a LocalAudio>,
+    pub chat: Option<&'a LocalChat>,
+}
+
+impl Local<'_> {
+    fn address(&self) -> Option<IpAddr> {
+        self.audio.map(|audio| audio.media.address).or(self.chat.map(|chat| chat.address))
+    }
+}
+
+/// Audio alone.
+impl<'a> From<Option<&'a LocalAudio>> for Local<'a> {
+    fn from(audio: Option<&'a LocalAudio>) -> Self {
+        Self { audio, chat: None }
+    }
+}
+
+/// What both sides run from now on; `None` for what was refused, taken away or never offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Agreed {
+    pub audio: Option<AudioParams>,
+    pub chat: Option<ChatParams>,
+}
+
+impl Agreed {
+    pub fn is_something(&self) -> bool {
+        self.audio.is_some() || self.chat.is_some()
+    }
 }
 
 /// Why an offer or an answer cannot be taken.
@@ -77,7 +112,7 @@ struct Slot {
     /// One format, enough for a refused line.
     format: String,
     mid: Option<String>,
-    /// Our audio stream runs in it.
+    /// A stream of ours runs in it.
     live: bool,
 }
 
@@ -85,6 +120,8 @@ struct Slot {
 struct Offer {
     /// The m-line of audio and what we said there.
     audio: Option<(usize, LocalAudio)>,
+    /// The same for chat.
+    chat: Option<(usize, LocalChat)>,
     formats: Vec<Numbered>,
     crypto: Vec<Crypto>,
 }
@@ -108,6 +145,10 @@ impl Slot {
 
     fn is_audio(&self) -> bool {
         self.kind.eq_ignore_ascii_case("audio")
+    }
+
+    fn is_chat(&self) -> bool {
+        chat::is_chat(&self.kind)
     }
 
     /// The m-line as a refused one.
@@ -186,12 +227,13 @@ impl Negotiator {
     }
 
     /// Writes an offer: the first, or a later one (same m-line order, version + 1 only when something changed).
-    /// `audio` None keeps an existing audio m-line with port 0.
-    pub fn offer(&mut self, audio: Option<&LocalAudio>, random: &mut StdRng) -> Description {
+    /// A stream that is `None` keeps an existing m-line with port 0.
+    pub fn offer<'a>(&mut self, local: impl Into<Local<'a>>, random: &mut StdRng) -> Description {
+        let local = local.into();
         self.before.get_or_insert_with(|| self.slots.clone());
         let mut medias: Vec<_> = self.slots.iter().map(Slot::refused).collect();
-        let mut offer = Offer { audio: None, formats: Vec::new(), crypto: Vec::new() };
-        if let Some(audio) = audio {
+        let mut offer = Offer { audio: None, chat: None, formats: Vec::new(), crypto: Vec::new() };
+        if let Some(audio) = local.audio {
             let index = self.audio_slot(audio.srtp);
             offer.formats = self.formats_to_offer(&audio.codecs);
             offer.crypto = self.crypto_to_offer(audio.srtp, random);
@@ -210,13 +252,39 @@ impl Negotiator {
             }
             offer.audio = Some((index, audio.clone()));
         }
+        if let Some(chat) = local.chat {
+            let index = self.chat_slot(chat.tls);
+            let media = chat::write(self.slots[index].refused(), chat, chat::Setup::ActPass);
+            match medias.get_mut(index) {
+                Some(place) => *place = media,
+                None => medias.push(media),
+            }
+            offer.chat = Some((index, chat.clone()));
+        }
         self.offer = Some(Box::new(offer));
-        self.describe(medias, audio.map(|audio| audio.media.address))
+        self.describe(medias, local.address())
+    }
+
+    /// The m-line to offer chat in: the running one, a free one of chat, or a new one at the end.
+    fn chat_slot(&mut self, tls: bool) -> usize {
+        let running = self.slots.iter().position(|slot| slot.live && slot.is_chat());
+        let index = running.or_else(|| self.slots.iter().position(Slot::is_chat)).unwrap_or(self.slots.len());
+        match self.slots.get_mut(index) {
+            Some(slot) => chat::protocol(tls).clone_into(&mut slot.protocol),
+            None => self.slots.push(Slot {
+                kind: "message".into(),
+                protocol: chat::protocol(tls).into(),
+                format: "*".into(),
+                mid: None,
+                live: false,
+            }),
+        }
+        index
     }
 
     /// The m-line to offer audio in: the running one, a free one of audio, or a new one at the end.
     fn audio_slot(&mut self, policy: SrtpPolicy) -> usize {
-        let running = self.slots.iter().position(|slot| slot.live);
+        let running = self.running_audio();
         let index = running.or_else(|| self.slots.iter().position(Slot::is_audio)).unwrap_or(self.slots.len());
         let wanted = if policy == SrtpPolicy::Mandatory { "RTP/SAVP" } else { "RTP/AVP" };
         match self.slots.get_mut(index) {
@@ -298,15 +366,15 @@ impl Negotiator {
         description
     }
 
-    /// Takes the answer to our last offer. `Ok(None)`: audio was refused (port 0) or not offered. A second answer to the
+    /// Takes the answer to our last offer: a stream is `None` that was refused (port 0) or not offered. A second answer to the
     /// same offer (of another fork, or a 200 after an early one) is taken too and replaces the first.
     ///
     /// # Errors
     /// When the answer breaks the offer: unknown codecs, a crypto line that was not offered, no keys where SRTP is
-    /// mandatory, no or another m-line in the place of audio, an address we do not send to. The offer stays open.
-    pub fn accept_answer(&mut self, answer: &Description) -> Result<Option<AudioParams>, NegotiationError> {
+    /// mandatory, no or another m-line in the place of a stream, an address we do not send to. The offer stays open.
+    pub fn accept_answer(&mut self, answer: &Description) -> Result<Agreed, NegotiationError> {
         let offer = self.offer.as_ref().ok_or_else(|| refused(warning::OTHER, "an answer without an offer"))?;
-        let params = match &offer.audio {
+        let audio = match &offer.audio {
             Some((index, local)) => {
                 let mut lines = answer.media();
                 let media = lines.nth(*index).filter(|media| media.kind().eq_ignore_ascii_case("audio"));
@@ -316,19 +384,40 @@ impl Negotiator {
             }
             None => None,
         };
-        let live = offer.audio.as_ref().filter(|_| params.is_some()).map(|(index, _)| *index);
-        self.settle(live);
+        let chat = match &offer.chat {
+            Some((index, local)) => {
+                let media = answer.media().nth(*index).filter(|media| chat::is_chat(media.kind()));
+                let media =
+                    media.ok_or_else(|| refused(warning::OTHER, "the answer has no chat where we offered it"))?;
+                if media.port() == 0 { None } else { Some(chat::answered(&media, local)?) }
+            }
+            None => None,
+        };
+        let live_audio = offer.audio.as_ref().filter(|_| audio.is_some()).map(|(index, _)| *index);
+        let live_chat = offer.chat.as_ref().filter(|_| chat.is_some()).map(|(index, _)| *index);
+        self.settle(live_audio, live_chat);
         self.before = None;
         self.remote = Some(Box::new(RemoteState { description: answer.clone(), was_offer: false }));
-        Ok(params)
+        Ok(Agreed { audio, chat })
     }
 
-    /// Marks the m-line in which audio runs from now on.
-    fn settle(&mut self, live: Option<usize>) {
+    fn running_audio(&self) -> Option<usize> {
+        self.slots.iter().position(|slot| slot.live && slot.is_audio())
+    }
+
+    /// The streams that an offer adds to those that run.
+    pub fn added(&self, offer: &Description) -> OfferSummary {
+        let all = Self::inspect(offer);
+        let runs = |is: fn(&Slot) -> bool| self.slots.iter().any(|slot| slot.live && is(slot));
+        OfferSummary { audio: all.audio && !runs(Slot::is_audio), chat: all.chat && !runs(Slot::is_chat), ..all }
+    }
+
+    /// Marks the m-lines in which streams run from now on.
+    fn settle(&mut self, audio: Option<usize>, chat: Option<usize>) {
         for (index, slot) in self.slots.iter_mut().enumerate() {
-            slot.live = Some(index) == live;
+            slot.live = Some(index) == audio || Some(index) == chat;
         }
-        if live.is_none() {
+        if audio.is_none() {
             self.keys = [None; 2]; // a later stream gets keys of its own
             self.settled = (None, None);
         }
@@ -342,21 +431,21 @@ impl Negotiator {
         let audio = active("audio").find(|media| Profile::of(media.protocol()).is_some());
         OfferSummary {
             audio: audio.is_some(),
-            chat: active("message").next().is_some(),
+            chat: active("message").any(|media| chat::is_usable(&media)),
             audio_direction: audio.map_or(Direction::Inactive, |media| peer::direction(&media).reversed()),
         }
     }
 
-    /// Answers an offer. `audio` None refuses audio with port 0. Every m-line of the offer gets one line in the answer.
+    /// Answers an offer. A stream that is `None` is refused with port 0. Every m-line of the offer gets one line in the answer.
     /// Errors leave the state as it was.
-    pub fn answer(
+    pub fn answer<'a>(
         &mut self,
         offer: &Description,
-        audio: Option<&LocalAudio>,
+        local: impl Into<Local<'a>>,
         random: &mut StdRng,
-    ) -> Result<(Description, Option<AudioParams>), NegotiationError> {
+    ) -> Result<(Description, Agreed), NegotiationError> {
         let mut next = self.clone();
-        let answered = next.answer_in_place(offer, audio, random)?;
+        let answered = next.answer_in_place(offer, local.into(), random)?;
         *self = next;
         Ok(answered)
     }
@@ -364,34 +453,57 @@ impl Negotiator {
     fn answer_in_place(
         &mut self,
         offer: &Description,
-        audio: Option<&LocalAudio>,
+        local: Local<'_>,
         random: &mut StdRng,
-    ) -> Result<(Description, Option<AudioParams>), NegotiationError> {
+    ) -> Result<(Description, Agreed), NegotiationError> {
         self.check_continuity(offer)?;
         let first = self.slots.is_empty();
-        let running = self.slots.iter().position(|slot| slot.live);
-        let chosen = match audio {
-            Some(audio) => choose(offer, audio, running)?,
-            None => None,
+        let running = self.running_audio();
+        let running_chat = self.slots.iter().position(|slot| slot.live && slot.is_chat());
+        let chosen_chat = local.chat.map(|chat| choose_chat(offer, chat, running_chat));
+        let (chosen_chat, no_chat) = match chosen_chat.transpose() {
+            Ok(chosen) => (chosen.flatten(), None),
+            Err(error) => (None, Some(error)),
         };
-        if audio.is_some() && chosen.is_none() && first && offer.media().any(|media| media.port() != 0) {
+        let chosen = match local.audio.map(|audio| choose(offer, audio, running)).transpose() {
+            Ok(chosen) => chosen.flatten(),
+            Err(_) if chosen_chat.is_some() => None, // one of two is better than none
+            Err(error) => return Err(error),
+        };
+        if let Some(error) = no_chat.filter(|_| chosen.is_none()) {
+            return Err(error);
+        }
+        let something = local.audio.is_some() || local.chat.is_some();
+        if something
+            && chosen.is_none()
+            && chosen_chat.is_none()
+            && first
+            && offer.media().any(|media| media.port() != 0)
+        {
             return Err(NegotiationError::NoKnownMedia);
         }
         self.slots = offer.media().map(|media| Slot::of(&media)).collect();
         let mut medias: Vec<_> = self.slots.iter().map(Slot::refused).collect();
-        let mut params = None;
-        if let (Some(audio), Some((index, media, accepted))) = (audio, &chosen) {
-            let (line, agreed) = self.agree(media, accepted, audio, random)?;
+        let mut agreed = Agreed::default();
+        if let (Some(audio), Some((index, media, accepted))) = (local.audio, &chosen) {
+            let (line, params) = self.agree(media, accepted, audio, random)?;
             if let (Some(place), Some(slot)) = (medias.get_mut(*index), self.slots.get(*index)) {
                 *place = line.borrow(audio).write(slot);
             }
             self.settled = (Some(accepted.kind), accepted.crypto.map(|crypto| crypto.suite));
-            params = Some(agreed);
+            agreed.audio = Some(params);
         }
-        self.settle(chosen.map(|(index, ..)| index));
+        let live_chat = chosen_chat.as_ref().map(|(index, ..)| *index);
+        if let (Some(chat), Some((index, params, setup))) = (local.chat, chosen_chat) {
+            if let (Some(place), Some(slot)) = (medias.get_mut(index), self.slots.get(index)) {
+                *place = chat::write(slot.refused(), chat, setup);
+            }
+            agreed.chat = Some(params);
+        }
+        self.settle(chosen.map(|(index, ..)| index), live_chat);
         (self.offer, self.before) = (None, None);
         self.remote = Some(Box::new(RemoteState { description: offer.clone(), was_offer: true }));
-        Ok((self.describe(medias, audio.map(|audio| audio.media.address)), params))
+        Ok((self.describe(medias, local.address()), agreed))
     }
 
     /// Refuses a later offer that contradicts the earlier ones (RFC 3264 §8).
@@ -512,6 +624,25 @@ fn choose<'a>(
     for (index, media) in offered {
         match Acceptable::check(&media, audio) {
             Ok(accepted) => return Ok(Some((index, media, accepted))),
+            Err(error) => problem = problem.or(Some(error)),
+        }
+    }
+    problem.map_or(Ok(None), Err)
+}
+
+/// The same for chat.
+fn choose_chat(
+    offer: &Description,
+    chat: &LocalChat,
+    running: Option<usize>,
+) -> Result<Option<(usize, ChatParams, chat::Setup)>, NegotiationError> {
+    let mut offered: Vec<_> =
+        offer.media().enumerate().filter(|(_, media)| chat::is_chat(media.kind()) && media.port() != 0).collect();
+    offered.sort_by_key(|(index, _)| Some(*index) != running); // stable: only the running one moves
+    let mut problem = None;
+    for (index, media) in offered {
+        match chat::offered(&media, chat) {
+            Ok((params, setup)) => return Ok(Some((index, params, setup))),
             Err(error) => problem = problem.or(Some(error)),
         }
     }

@@ -12,9 +12,8 @@ use super::in_dialog::Purpose;
 use super::outgoing::{Answer, Outgoing, has_sdp, take_answer};
 use super::{Failure, Leg, Session, shown_sdp};
 use crate::event::{EventKind, Headers};
-use crate::media::AudioParams;
 use crate::sdp::description::Description;
-use crate::sdp::negotiation::{NegotiationError, Negotiator};
+use crate::sdp::negotiation::{Agreed, Local, NegotiationError, Negotiator};
 use crate::sip::dialog::Dialog;
 use crate::sip::headers::clamped;
 use crate::sip::message::{HeaderName, Message, Method};
@@ -44,7 +43,7 @@ pub(super) struct Fork {
 struct Settled {
     /// `None`: the session's own.
     negotiator: Option<Negotiator>,
-    params: AudioParams,
+    agreed: Agreed,
 }
 
 /// The forks of one INVITE.
@@ -144,7 +143,7 @@ impl Session {
         response: &Message,
         core: &mut Core,
     ) -> Result<Option<String>, String> {
-        let audio = self.local_audio(core);
+        let (audio, chat) = (self.local_audio(core), self.local_chat());
         let Leg::Outgoing(outgoing) = &mut self.leg else { return Ok(None) };
         let (late_offer, Some(invite)) = (outgoing.late_offer, &mut outgoing.invite) else { return Ok(None) };
         let is_first = invite.forks.running.is_none();
@@ -153,10 +152,10 @@ impl Session {
             if state.answer.is_none() && response.body().len() <= MAX_KEPT_ANSWER {
                 state.answer = Some(Bytes::copy_from_slice(response.body()));
             }
-            if is_first && let Ok(Some(params)) = take_answer(&mut self.negotiator, response.body()) {
+            if is_first && let Some(agreed) = take_something(&mut self.negotiator, response.body()) {
                 invite.forks.running = Some(fork);
                 self.show_remote_sdp(response.body());
-                self.start_audio(params, core);
+                self.start_streams(agreed, core);
             }
             return Ok(None);
         }
@@ -166,14 +165,14 @@ impl Session {
         let offer = Description::parse(response.body()).map_err(|error| error.to_string())?;
         let mut own = Negotiator::new(&mut core.random);
         let negotiator = if is_first { &mut self.negotiator } else { &mut own };
-        let (sdp, params) =
-            answer_offer(negotiator, &offer, audio.as_ref(), core).map_err(|error| error.to_string())?;
-        state.settled = Some(Box::new(Settled { negotiator: (!is_first).then_some(own), params: params.clone() }));
+        let local = Local { audio: audio.as_ref(), chat: chat.as_ref() };
+        let (sdp, agreed) = answer_offer(negotiator, &offer, local, core).map_err(|error| error.to_string())?;
+        state.settled = Some(Box::new(Settled { negotiator: (!is_first).then_some(own), agreed: agreed.clone() }));
         if is_first {
             invite.forks.running = Some(fork);
             self.show_remote_sdp(response.body());
             self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
-            self.start_audio(params, core);
+            self.start_streams(agreed, core);
         }
         Ok(Some(sdp))
     }
@@ -187,7 +186,8 @@ impl Session {
         response: &Message,
         core: &mut Core,
     ) -> Result<Answer, (String, Option<String>)> {
-        let audio = self.local_audio(core);
+        let (audio, chat) = (self.local_audio(core), self.local_chat());
+        let local = Local { audio: audio.as_ref(), chat: chat.as_ref() };
         let Leg::Outgoing(outgoing) = &mut self.leg else { return Err(("not calling".into(), None)) };
         let (late_offer, Some(invite)) = (outgoing.late_offer, &mut outgoing.invite) else {
             return Err(("no INVITE is open".into(), None));
@@ -201,7 +201,7 @@ impl Session {
                 if let Some(negotiator) = settled.negotiator {
                     self.negotiator = negotiator;
                 }
-                return Ok(if runs { Answer::Running } else { Answer::Audio(settled.params) });
+                return Ok(if runs { Answer::Running } else { Answer::Agreed(settled.agreed) });
             }
             if !has_sdp(response) {
                 return Err(("the 200 carries no offer".into(), None));
@@ -210,8 +210,8 @@ impl Session {
                 self.negotiator = Negotiator::new(&mut core.random); // it speaks to another fork
             }
             let offer = Description::parse(response.body()).map_err(|error| (error.to_string(), None))?;
-            return match answer_offer(&mut self.negotiator, &offer, audio.as_ref(), core) {
-                Ok((sdp, params)) => Ok(Answer::Offer { sdp, params }),
+            return match answer_offer(&mut self.negotiator, &offer, local, core) {
+                Ok((sdp, agreed)) => Ok(Answer::Offer { sdp, agreed }),
                 Err(error) => {
                     // The ACK has to answer all the same, with nothing (RFC 3261 §13.2.2.4).
                     let refusal = self.negotiator.answer(&offer, None, &mut core.random).ok();
@@ -229,11 +229,12 @@ impl Session {
             (_, false) => return Err(("the answer carries no SDP".into(), None)),
         };
         match take_answer(&mut self.negotiator, body) {
-            Ok(Some(params)) => {
+            Ok(agreed) if agreed.is_something() => {
                 self.show_remote_sdp(body);
-                Ok(Answer::Audio(params))
+                Ok(Answer::Agreed(agreed))
             }
-            Ok(None) => Err(("audio was refused".into(), None)),
+            Ok(_) if local.chat.is_none() => Err(("audio was refused".into(), None)),
+            Ok(_) => Err(("every stream was refused".into(), None)),
             Err(error) => Err((error, None)),
         }
     }
@@ -258,15 +259,20 @@ impl Outgoing {
     }
 }
 
-/// The answer to an offer, when audio comes of it.
+/// The answer to an offer, when a stream comes of it.
 fn answer_offer(
     negotiator: &mut Negotiator,
     offer: &Description,
-    audio: Option<&crate::sdp::negotiation::LocalAudio>,
+    local: Local<'_>,
     core: &mut Core,
-) -> Result<(String, AudioParams), NegotiationError> {
-    match negotiator.answer(offer, audio, &mut core.random)? {
-        (answer, Some(params)) => Ok((answer.to_string(), params)),
-        (_, None) => Err(NegotiationError::NoKnownMedia),
+) -> Result<(String, Agreed), NegotiationError> {
+    match negotiator.answer(offer, local, &mut core.random)? {
+        (answer, agreed) if agreed.is_something() => Ok((answer.to_string(), agreed)),
+        _ => Err(NegotiationError::NoKnownMedia),
     }
+}
+
+/// An answer that leaves us a stream.
+fn take_something(negotiator: &mut Negotiator, body: &[u8]) -> Option<Agreed> {
+    take_answer(negotiator, body).ok().filter(Agreed::is_something)
 }

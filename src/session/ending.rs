@@ -88,7 +88,7 @@ impl Session {
             Leg::Ending(_) | Leg::Over => {}
         }
         self.leg = Leg::Ending(Box::new(ending));
-        self.stop_audio(core);
+        self.stop_streams(core);
         core.timers.set(self.id, Timer::Patience, now + BYE_PATIENCE);
         self.finish_if_done(core);
     }
@@ -122,7 +122,7 @@ impl Session {
         self.stop_2xx_timers(core);
         self.leg =
             Leg::Ending(Box::new(Ending { originator, waits: Waits::Nothing, dialog: None, unacked: None, reason }));
-        self.stop_audio(core);
+        self.stop_streams(core);
         core.timers.set(self.id, Timer::Patience, now + BYE_PATIENCE);
         self.finish_if_done(core);
     }
@@ -131,7 +131,7 @@ impl Session {
     pub(super) fn fail(&mut self, failure: Failure, core: &mut Core) {
         let Failure { originator, code, reason } = failure;
         self.silence_early_media(core);
-        self.close_media(core);
+        self.close_streams(core);
         self.stop_2xx_timers(core);
         self.change(|snapshot| snapshot.failure = Some((code, Arc::clone(&reason))));
         self.set_state(SessionState::Terminated, core);
@@ -270,7 +270,7 @@ impl Session {
     /// The last notifications.
     pub(super) fn finish(&mut self, originator: Originator, end_reason: Option<Arc<str>>, core: &mut Core) {
         self.silence_early_media(core);
-        self.close_media(core);
+        self.close_streams(core);
         core.timers.cancel(self.id, Timer::Patience);
         self.set_state(SessionState::Terminated, core);
         self.post(EventKind::SessionDidEnd { originator, end_reason }, core);
@@ -279,7 +279,7 @@ impl Session {
     }
 }
 
-fn check_refusal(code: u16) -> Result<(), VerbError> {
+pub(super) fn check_refusal(code: u16) -> Result<(), VerbError> {
     match code {
         400..=699 => Ok(()),
         _ => Err(VerbError::BadArgument(format!("{code} is no code to refuse a call with: 400 to 699 are"))),

@@ -7,11 +7,12 @@ use rand::RngExt;
 
 use super::modify::Modify;
 use super::outgoing::{has_sdp, is_sdp, take_answer};
+use super::proposal::Proposal;
 use super::{BadOffer, Leg, Session, peer_reason, refresh, shown_sdp};
-use crate::event::{EventKind, Originator, SessionState};
+use crate::event::{EventKind, Originator, SessionState, Streams};
 use crate::media::AudioParams;
 use crate::sdp::description::Description;
-use crate::sdp::negotiation::NegotiationError;
+use crate::sdp::negotiation::{Agreed, Local, NegotiationError};
 use crate::sip::dialog::Dialog;
 use crate::sip::headers::list_contains;
 use crate::sip::message::{HeaderName, Message, Method};
@@ -29,11 +30,13 @@ pub(super) struct Confirmed {
     pub(super) unacked: Option<Unacked>,
     /// What we want to change.
     pub(super) modify: Modify,
+    /// Streams the peer wants to add; the application decides.
+    pub(super) proposal: Option<Box<Proposal>>,
 }
 
 impl Confirmed {
     pub(super) fn new(dialog: Dialog) -> Self {
-        Self { dialog, unacked: None, modify: Modify::default() }
+        Self { dialog, unacked: None, modify: Modify::default(), proposal: None }
     }
 }
 
@@ -64,16 +67,26 @@ impl Unacked {
 
 /// What to do with an INVITE or UPDATE inside the dialog.
 enum Verdict {
-    Answer { sdp: String, params: Option<AudioParams> },
-    Offer { sdp: String },
+    Answer {
+        sdp: String,
+        agreed: Agreed,
+    },
+    Offer {
+        sdp: String,
+    },
     Refresh,
-    Refuse { code: u16, headers: Vec<(&'static str, String)> },
+    /// It adds streams: the application is asked.
+    Ask(Streams),
+    Refuse {
+        code: u16,
+        headers: Vec<(&'static str, String)>,
+    },
 }
 
 impl Session {
     /// Media is agreed on and the ACK has passed: the call is up.
     pub(super) fn establish(&mut self, core: &mut Core) {
-        if !self.snapshot.has_audio {
+        if self.media.is_running() && !self.snapshot.has_audio {
             self.post_audio_started(core); // early media of ours has told it
         }
         self.set_state(SessionState::Established, core);
@@ -81,6 +94,7 @@ impl Session {
         if self.snapshot.on_hold_by_remote {
             self.post(EventKind::SessionGotHoldRequest { originator: Originator::Remote }, core);
         }
+        self.post_chat_started(core);
     }
 
     /// An ACK with our tag.
@@ -156,15 +170,18 @@ impl Session {
             // Our own INVITE is open (RFC 3261 §14.2).
             Leg::Outgoing(_) => refuse(491),
             Leg::Confirmed(confirmed) if confirmed.modify.is_open() => refuse(491),
-            Leg::Confirmed(confirmed) if confirmed.unacked.is_none() => self.judge_offer(request, core),
+            Leg::Confirmed(confirmed) if confirmed.unacked.is_none() && confirmed.proposal.is_none() => {
+                self.judge_offer(request, core)
+            }
             _ => retry_after(core),
         };
         match verdict {
-            Verdict::Answer { sdp, params } => {
+            Verdict::Answer { sdp, agreed } => {
                 self.accept_reinvite(server, request, flow, &sdp, false, core, now);
-                self.apply_offer(request, params, core);
+                self.apply_offer(request, agreed, core);
             }
             Verdict::Offer { sdp } => self.accept_reinvite(server, request, flow, &sdp, true, core, now),
+            Verdict::Ask(streams) => self.take_proposal(server, request, flow, streams, core, now),
             Verdict::Refresh => {}
             Verdict::Refuse { code, headers } => send_refusal(server, request, flow, code, &headers, core, now),
         }
@@ -179,11 +196,13 @@ impl Session {
             Leg::Confirmed(confirmed) if confirmed.unacked.as_ref().is_some_and(|unacked| unacked.offered) => {
                 refuse(491)
             }
-            Leg::Confirmed(_) => self.judge_offer(request, core),
+            Leg::Confirmed(confirmed) if confirmed.proposal.is_none() => self.judge_offer(request, core),
             _ => retry_after(core), // an offer of theirs is not answered yet
         };
-        let (sdp, params) = match verdict {
-            Verdict::Answer { sdp, params } => (Some(sdp), Some(params)),
+        let (sdp, agreed) = match verdict {
+            Verdict::Answer { sdp, agreed } => (Some(sdp), Some(agreed)),
+            // UPDATE cannot wait for a person (RFC 3311 §5.2).
+            Verdict::Ask(_) => return core.answer(server, request, flow, 504, now),
             Verdict::Offer { .. } | Verdict::Refresh => (None, None),
             Verdict::Refuse { code, headers } => {
                 return send_refusal(server, request, flow, code, &headers, core, now);
@@ -202,28 +221,36 @@ impl Session {
         if let Some(sdp) = sdp {
             self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
         }
-        if let Some(params) = params {
-            self.apply_offer(request, params, core);
+        if let Some(agreed) = agreed {
+            self.apply_offer(request, agreed, core);
         }
     }
 
     /// The answer to an offer inside the dialog, or the offer a re-INVITE without one asks for. A refusal leaves the
     /// session as it was.
     fn judge_offer(&mut self, request: &Message, core: &mut Core) -> Verdict {
-        // A stream that was refused or removed stays so: nothing here can propose one.
-        let audio = self.local_audio(core).filter(|_| self.snapshot.has_audio);
+        let running = self.running_streams();
+        let audio = self.local_audio(core).filter(|_| running.audio);
+        let chat = self.local_chat().filter(|_| running.chat);
+        let local = Local { audio: audio.as_ref(), chat: chat.as_ref() };
         if request.body().is_empty() {
-            let sdp = self.negotiator.offer(audio.as_ref(), &mut core.random).to_string();
+            let sdp = self.negotiator.offer(local, &mut core.random).to_string();
             return Verdict::Offer { sdp };
         }
         if !request.header(HeaderName::ContentType).is_none_or(is_sdp) {
             return Verdict::Refuse { code: 415, headers: vec![("Accept", ACCEPT.into())] };
         }
-        let answer = Description::parse(request.body())
-            .map_err(NegotiationError::from)
-            .and_then(|offer| self.negotiator.answer(&offer, audio.as_ref(), &mut core.random));
-        match answer {
-            Ok((answer, params)) => Verdict::Answer { sdp: answer.to_string(), params },
+        let offer = Description::parse(request.body()).map_err(NegotiationError::from);
+        if let Ok(offer) = &offer {
+            let added = self.proposed_by(offer, core);
+            if added.audio || added.chat {
+                // One question at a time: we have asked first.
+                let may_ask = self.state() == SessionState::Established;
+                return if may_ask { Verdict::Ask(added) } else { refuse(491) };
+            }
+        }
+        match offer.and_then(|offer| self.negotiator.answer(&offer, local, &mut core.random)) {
+            Ok((answer, agreed)) => Verdict::Answer { sdp: answer.to_string(), agreed },
             Err(error) => {
                 let BadOffer { code, warning } = error.into();
                 // Inside a session an offer without known media is just one that cannot be taken.
@@ -234,7 +261,7 @@ impl Session {
     }
 
     #[allow(clippy::too_many_arguments)] // one response in one place
-    fn accept_reinvite(
+    pub(super) fn accept_reinvite(
         &mut self,
         server: ServerId,
         request: &Message,
@@ -279,7 +306,7 @@ impl Session {
             return self.tell_changes(core, now);
         }
         match has_sdp(ack).then(|| take_answer(&mut self.negotiator, ack.body())) {
-            Some(Ok(params)) => self.apply(ack, params, core),
+            Some(Ok(agreed)) => self.apply(ack, agreed, core),
             // No answer, or none we can use: what was agreed before holds.
             Some(Err(_)) | None => self.negotiator.roll_back(),
         }
@@ -287,19 +314,34 @@ impl Session {
     }
 
     /// The same for an offer of theirs, which says of itself whether they hold us.
-    fn apply_offer(&mut self, offer: &Message, params: Option<AudioParams>, core: &mut Core) {
-        self.apply(offer, params, core);
+    pub(super) fn apply_offer(&mut self, offer: &Message, agreed: Agreed, core: &mut Core) {
+        self.apply(offer, agreed, core);
         if let Leg::Confirmed(confirmed) = &mut self.leg {
             confirmed.modify.held_by_offer = self.snapshot.on_hold_by_remote;
         }
     }
 
     /// Puts the outcome of a later offer/answer to work and tells what it means.
-    pub(super) fn apply(&mut self, message: &Message, params: Option<AudioParams>, core: &mut Core) {
+    pub(super) fn apply(&mut self, message: &Message, agreed: Agreed, core: &mut Core) {
         self.show_remote_sdp(message.body());
-        let Some(params) = params else { return self.stop_audio(core) };
+        match agreed.chat {
+            Some(params) => self.start_chat(params, core),
+            None if self.chat.end.is_running() => self.stop_chat(core),
+            None => {}
+        }
+        match agreed.audio {
+            Some(params) => self.apply_audio(params, core),
+            None if self.media.is_running() => self.stop_audio(core),
+            None => {}
+        }
+    }
+
+    fn apply_audio(&mut self, params: AudioParams, core: &mut Core) {
         let was_on_hold = self.snapshot.on_hold_by_remote;
         self.start_audio(params, core);
+        if !self.snapshot.has_audio {
+            self.post_audio_started(core);
+        }
         let originator = Originator::Remote;
         match (was_on_hold, self.snapshot.on_hold_by_remote) {
             (false, true) => self.post(EventKind::SessionGotHoldRequest { originator }, core),

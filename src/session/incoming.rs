@@ -15,9 +15,9 @@ use super::{Failure, Leg, Session, peer_reason, shown_sdp, text};
 use crate::event::{
     AccountId, CallDirection, EventKind, Headers, Originator, SessionId, SessionState, Snapshot, Streams,
 };
-use crate::media::{AudioParams, LocalMedia};
+use crate::media::LocalMedia;
 use crate::sdp::description::Description;
-use crate::sdp::negotiation::{NegotiationError, Negotiator};
+use crate::sdp::negotiation::{Agreed, Local, NegotiationError, Negotiator};
 use crate::sip::build::reason_phrase;
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{HeaderName, Message};
@@ -122,21 +122,28 @@ pub(crate) fn check_offer(
     }
     let offer = Description::parse(request.body()).map_err(NegotiationError::from)?;
     let summary = Negotiator::inspect(&offer);
-    if summary.chat && !summary.audio {
+    let chat = summary.chat && core.config.chat;
+    if summary.chat && !chat && !summary.audio {
         return Err(NegotiationError::NotAcceptable { warning: 304, text: "chat is not available".into() }.into());
     }
-    // The sockets do not exist yet; they will be of the family in which the peer speaks to us (a socket for both
-    // families shows IPv4 peers as mapped addresses).
-    let any: IpAddr =
-        if peer.ip().to_canonical().is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let nowhere = LocalMedia { address: any, rtp_port: 1, rtcp_port: 1 };
-    let audio = local_audio(nowhere, account, core);
-    match Negotiator::new(&mut core.random).answer(&offer, Some(&audio), &mut core.random)? {
-        (_, Some(_)) => Ok(Some(offer)),
-        (_, None) => {
+    let audio = local_audio(nowhere(peer), account, core);
+    match Negotiator::new(&mut core.random).answer(&offer, Some(&audio), &mut core.random) {
+        Ok((_, agreed)) if agreed.audio.is_some() || chat => Ok(Some(offer)),
+        Ok(_) => {
             Err(NegotiationError::NotAcceptable { warning: 304, text: "no audio that can be answered".into() }.into())
         }
+        Err(NegotiationError::Malformed(error)) => Err(NegotiationError::Malformed(error).into()),
+        Err(_) if chat => Ok(Some(offer)),
+        Err(error) => Err(error.into()),
     }
+}
+
+/// Stands for sockets that do not exist yet: of the family in which the peer speaks to us (a socket for both families
+/// shows IPv4 peers as mapped addresses).
+pub(super) fn nowhere(peer: SocketAddr) -> LocalMedia {
+    let any: IpAddr =
+        if peer.ip().to_canonical().is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    LocalMedia { address: any, rtp_port: 1, rtcp_port: 1 }
 }
 
 impl Session {
@@ -160,7 +167,10 @@ impl Session {
             ..Snapshot::default()
         };
         let expires = request.header(HeaderName::Expires).and_then(seconds);
-        let proposed = Streams { audio: true, chat: false };
+        let proposed = match offer.as_ref().map(Negotiator::inspect) {
+            Some(summary) => Streams { audio: summary.audio, chat: summary.chat && core.config.chat },
+            None => Streams { audio: true, chat: false },
+        };
         let incoming = Incoming {
             server,
             invite: request.as_bytes().clone(),
@@ -213,7 +223,7 @@ impl Session {
         let peer = incoming.flow.remote;
         self.set_state(SessionState::Accepting, core);
         core.timers.cancel(self.id, Timer::KeepRinging);
-        if self.open_media(peer, core) {
+        if self.open_streams(Streams { audio, chat }, peer, core) {
             self.answer_invite(core, now); // early media has opened them
         }
         Ok(())
@@ -258,24 +268,28 @@ impl Session {
 
     /// The sockets are there: answer (or offer) in a 200, and listen at once, because the peer may speak before its ACK.
     pub(super) fn answer_invite(&mut self, core: &mut Core, now: Instant) {
-        let Some(audio) = self.local_audio(core) else { return };
+        let (audio, chat) = (self.local_audio(core), self.local_chat());
+        let local = Local { audio: audio.as_ref(), chat: chat.as_ref() };
         if self.waits_for_prack() {
             return; // no 2xx before it; its coming brings us here again
         }
         let Leg::Incoming(incoming) = &mut self.leg else { return };
         let offer = incoming.offer();
         let settled = incoming.early.as_mut().filter(|early| early.settled);
-        let (sdp, params) = match (offer, settled) {
-            (_, Some(early)) => (None, early.params.take().map(|params| *params)),
-            (None, None) => (Some(self.negotiator.offer(Some(&audio), &mut core.random)), None),
-            (Some(offer), None) => match self.negotiator.answer(&offer, Some(&audio), &mut core.random) {
-                Ok((answer, Some(params))) => (Some(answer), Some(params)),
-                Ok((_, None)) => return self.refuse_and_fail(488, 488, "no audio that can be answered", core, now),
+        let (sdp, agreed) = match (offer, settled) {
+            (_, Some(early)) => {
+                let audio = early.params.take().map(|params| *params);
+                (None, audio.map(|params| Agreed { audio: Some(params), chat: None }))
+            }
+            (None, None) => (Some(self.negotiator.offer(local, &mut core.random)), None),
+            (Some(offer), None) => match self.negotiator.answer(&offer, local, &mut core.random) {
+                Ok((answer, agreed)) if agreed.is_something() => (Some(answer), Some(agreed)),
+                Ok(_) => return self.refuse_and_fail(488, 488, "no audio that can be answered", core, now),
                 Err(error) => return self.refuse_and_fail(488, 488, &error.to_string(), core, now),
             },
         };
         let sdp = sdp.map(|sdp| sdp.to_string());
-        let offered = sdp.is_some() && params.is_none();
+        let offered = sdp.is_some() && agreed.is_none();
         let Leg::Incoming(incoming) = self.take_leg() else { return };
         let request = incoming.request();
         let Incoming { server, number, flow, dialog, .. } = *incoming;
@@ -299,8 +313,9 @@ impl Session {
         if let Some(sdp) = sdp {
             self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
         }
-        if let Some(params) = params {
-            self.start_audio(params, core);
+        if let Some(agreed) = agreed {
+            self.start_streams(agreed, core);
+            self.close_idle_streams(core);
         }
     }
 
@@ -315,9 +330,9 @@ impl Session {
                 core.send_bye(&mut dialog, Some(self.account), Some(&error), None, now);
                 return self.fail(Failure::local(488, error), core);
             }
-            Some(Ok(params)) => {
+            Some(Ok(agreed)) => {
                 self.show_remote_sdp(ack.body());
-                self.start_audio(params, core);
+                self.start_streams(agreed, core);
             }
             None => {}
         }
@@ -348,11 +363,12 @@ impl Session {
         self.establish(core);
     }
 
-    fn late_answer(&mut self, ack: &Message) -> Result<AudioParams, String> {
+    fn late_answer(&mut self, ack: &Message) -> Result<Agreed, String> {
         if !has_sdp(ack) {
             return Err("the ACK carries no answer to our offer".into());
         }
-        take_answer(&mut self.negotiator, ack.body())?.ok_or_else(|| "audio was refused".to_owned())
+        let agreed = take_answer(&mut self.negotiator, ack.body())?;
+        if agreed.is_something() { Ok(agreed) } else { Err("audio was refused".to_owned()) }
     }
 
     // --- refusals and failures ---------------------------------------------------------------------------------------
@@ -388,6 +404,9 @@ impl Session {
 
     /// CANCEL for an INVITE that is not answered yet; its own 200 has been sent.
     pub fn handle_cancel(&mut self, cancel: &Message, core: &mut Core, now: Instant) {
+        if let Leg::Confirmed(_) = self.leg {
+            return self.proposal_cancelled(core, now);
+        }
         if let Leg::Incoming(_) = self.leg {
             self.give_up(peer_reason(cancel), "Request cancelled", core, now);
         }

@@ -1,4 +1,4 @@
-//! The session's audio stream: opened, started, stopped; what the media side reports.
+//! The session's streams: audio opened, started, stopped; what the media side reports; and what holds for all streams.
 
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -7,23 +7,40 @@ use super::table::{Permission, Verb};
 use super::{Leg, Session};
 use crate::event::{AccountId, AudioSnapshot, EventKind, SessionState, Streams};
 use crate::media::{AudioParams, Direction, LocalMedia, MediaCommand, MediaEvent, SrtpPolicy};
-use crate::sdp::negotiation::LocalAudio;
+use crate::sdp::negotiation::{Agreed, LocalAudio};
 use crate::ua::core::Core;
 use crate::ua::{Output, VerbError};
 
-/// Our end of the stream.
+/// Our end of a stream.
 #[derive(Debug, Default)]
-pub(super) enum Media {
+pub(super) enum End<L, P> {
     #[default]
     Closed,
     /// Sockets are asked for.
     Opening { peer: SocketAddr },
     Open {
         peer: SocketAddr,
-        local: LocalMedia,
+        local: L,
         /// What the stream runs with.
-        running: Option<Box<AudioParams>>,
+        running: Option<Box<P>>,
     },
+}
+
+/// Of the audio stream.
+pub(super) type Media = End<LocalMedia, AudioParams>;
+
+impl<L, P> End<L, P> {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self, Self::Open { running: Some(_), .. })
+    }
+
+    fn is_opening(&self) -> bool {
+        matches!(self, Self::Opening { .. })
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self, Self::Open { running: None, .. })
+    }
 }
 
 impl Session {
@@ -58,22 +75,92 @@ impl Session {
                 self.media = Media::Open { peer, local, running: None };
                 let local_rtp = Some(SocketAddr::new(local.address, local.rtp_port));
                 self.change(|snapshot| snapshot.audio = Some(AudioSnapshot { local_rtp, ..AudioSnapshot::default() }));
-                match &self.leg {
-                    Leg::Outgoing(_) => self.send_invite(core, now),
-                    Leg::Incoming(_) => self.incoming_media_opened(core, now),
-                    _ => self.close_media(core),
-                }
+                self.stream_opened(core, now);
             }
             Err(error) => {
                 self.media = Media::Closed;
-                match &self.leg {
-                    Leg::Outgoing(_) => self.outgoing_media_failed(&error, core, now),
-                    Leg::Incoming(_) => self.incoming_media_failed(&error, core, now),
-                    _ => {}
-                }
+                self.stream_failed(&error, core, now);
             }
         }
     }
+
+    // --- all streams -------------------------------------------------------------------------------------------------
+
+    /// Those that were agreed on.
+    pub(super) fn running_streams(&self) -> Streams {
+        Streams { audio: self.media.is_running(), chat: self.chat.end.is_running() }
+    }
+
+    pub(super) fn is_opening(&self) -> bool {
+        self.media.is_opening() || self.chat.end.is_opening()
+    }
+
+    /// Gets streams ready. True when they are already.
+    pub(super) fn open_streams(&mut self, wanted: Streams, peer: SocketAddr, core: &mut Core) -> bool {
+        let audio = !wanted.audio || self.open_media(peer, core);
+        let chat = !wanted.chat || self.open_chat(peer, core);
+        audio && chat
+    }
+
+    /// One more stream is ready; when it was the last one, what waited for it goes on.
+    pub(super) fn stream_opened(&mut self, core: &mut Core, now: Instant) {
+        if self.is_opening() {
+            return;
+        }
+        match &self.leg {
+            Leg::Outgoing(_) => self.send_invite(core, now),
+            Leg::Incoming(_) => self.incoming_media_opened(core, now),
+            Leg::Confirmed(_) => self.streams_ready(core, now),
+            Leg::Answered(_) | Leg::Ending(_) | Leg::Over => self.close_streams(core),
+        }
+    }
+
+    pub(super) fn stream_failed(&mut self, error: &str, core: &mut Core, now: Instant) {
+        match &self.leg {
+            Leg::Outgoing(_) => self.outgoing_media_failed(error, core, now),
+            Leg::Incoming(_) => self.incoming_media_failed(error, core, now),
+            Leg::Confirmed(_) => self.stream_is_missing(error, core, now),
+            Leg::Answered(_) | Leg::Ending(_) | Leg::Over => {}
+        }
+    }
+
+    /// Puts what was agreed on to work, without a word about it.
+    pub(super) fn start_streams(&mut self, agreed: Agreed, core: &mut Core) {
+        if let Some(params) = agreed.audio {
+            self.start_audio(params, core);
+        }
+        if let Some(params) = agreed.chat {
+            self.start_chat(params, core);
+        }
+    }
+
+    /// Closes what was got ready and is not used.
+    pub(super) fn close_idle_streams(&mut self, core: &mut Core) {
+        if self.media.is_idle() {
+            self.close_media(core);
+        }
+        if self.chat.end.is_idle() {
+            self.close_chat(core);
+        }
+    }
+
+    pub(super) fn close_streams(&mut self, core: &mut Core) {
+        self.close_media(core);
+        self.close_chat(core);
+    }
+
+    /// Stops everything at the end of a call: one GotStreamUpdate when something was up, the end of the recording, then
+    /// the sockets.
+    pub(super) fn stop_streams(&mut self, core: &mut Core) {
+        if self.snapshot.has_audio || self.snapshot.has_chat {
+            self.change(|snapshot| (snapshot.has_audio, snapshot.has_chat) = (false, false));
+            self.post_stream_update(core);
+        }
+        self.end_recording(core);
+        self.close_streams(core);
+    }
+
+    // --- audio -------------------------------------------------------------------------------------------------------
 
     /// What we can do with audio now; `None` while there is no socket.
     pub(super) fn local_audio(&self, core: &Core) -> Option<LocalAudio> {
@@ -107,10 +194,17 @@ impl Session {
         self.post_stream_update(core);
     }
 
-    /// Stops the stream: GotStreamUpdate when it was up, then the end of its recording, then the sockets.
+    /// Stops the stream in the middle of a call: GotStreamUpdate when it was up, then the end of its recording, then the
+    /// sockets. Nothing is on hold any more.
     pub(super) fn stop_audio(&mut self, core: &mut Core) {
+        if let Leg::Confirmed(confirmed) = &mut self.leg {
+            confirmed.modify.forget_hold();
+        }
         if self.snapshot.has_audio {
-            self.change(|snapshot| snapshot.has_audio = false);
+            self.change(|snapshot| {
+                snapshot.has_audio = false;
+                (snapshot.on_hold_by_local, snapshot.on_hold_by_remote) = (false, false);
+            });
             self.post_stream_update(core);
         }
         self.end_recording(core);
@@ -125,7 +219,7 @@ impl Session {
         }
     }
 
-    fn post_stream_update(&mut self, core: &mut Core) {
+    pub(super) fn post_stream_update(&mut self, core: &mut Core) {
         let streams = Streams { audio: self.snapshot.has_audio, chat: self.snapshot.has_chat };
         self.post(EventKind::SessionGotStreamUpdate { streams }, core);
     }
@@ -172,6 +266,7 @@ impl Session {
             MediaEvent::RecordingDidStart { .. } => self.recording_did_start(core),
             MediaEvent::RecordingDidStop { error, .. } => self.recording_did_stop(error.as_deref(), core),
             MediaEvent::Failed(error) => self.audio_failed(&error, core, now),
+            MediaEvent::ChatDidStart | MediaEvent::ChatFailed(_) => self.handle_chat_event(event, core, now),
         }
     }
 
@@ -179,6 +274,10 @@ impl Session {
         match &self.leg {
             Leg::Outgoing(_) => self.outgoing_media_failed(error, core, now),
             Leg::Incoming(_) => self.incoming_media_failed(error, core, now),
+            Leg::Confirmed(_) if self.chat.end.is_running() => {
+                self.stop_audio(core);
+                self.offer_anew(core, now); // the other stream goes on
+            }
             // No stream is left (ruling R16).
             Leg::Answered(_) | Leg::Confirmed(_) if self.state() != SessionState::Terminating => {
                 self.end(Some(error), core, now);

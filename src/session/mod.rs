@@ -6,13 +6,15 @@
 //! NULL ─connect()─▶ CALLING ────────2xx───────▶ ESTABLISHED ─end()─▶ TERMINATING ─▶ TERMINATED
 //! NULL ─INVITE──▶ INCOMING ─accept()─▶ ACCEPTING ─ACK─▶ ESTABLISHED
 //!                     ╰──reject(), end()──▶ TERMINATING
+//! ESTABLISHED ─add_*()─▶ PROPOSING ─▶ ESTABLISHED,  ESTABLISHED ─re-INVITE that adds─▶ PROPOSED ─▶ ESTABLISHED
 //! any active state ──refusal, time-out, CANCEL, BYE of the peer──▶ TERMINATED
 //! ```
 //!
 //! Underneath it the [`Leg`] holds what the protocol needs at each stage. `outgoing`, `incoming`, `established` and
-//! `ending` are the stages, `recording` and `media` the concerns that cut across them, and `table` says which verb is
-//! legal where. Each step borrows the user agent's shared [`Core`]; the snapshot in an event is the session right after it.
+//! `ending` are the stages; `modify` (hold, re-INVITE), `proposal` and `refresh` change a call that is up; `recording`,
+//! `media` and `chat` are the concerns that cut across; and `table` says which verb is legal where. Each step borrows the user agent's shared [`Core`]; the snapshot in an event is the session right after it.
 
+mod chat;
 mod early;
 mod ending;
 mod established;
@@ -21,6 +23,7 @@ mod incoming;
 mod media;
 mod modify;
 mod outgoing;
+mod proposal;
 mod provisional;
 mod recording;
 mod refresh;
@@ -33,6 +36,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use self::chat::Chat;
 use self::ending::Ending;
 pub(crate) use self::established::required_extensions;
 use self::established::{Confirmed, Unacked};
@@ -68,6 +72,7 @@ pub(crate) struct Session {
     negotiator: Negotiator,
     leg: Leg,
     media: Media,
+    chat: Chat,
     recording: Recording,
     /// Requests of ours inside the dialog that wait for their final answer.
     requests: Requests,
@@ -109,6 +114,7 @@ impl Session {
             negotiator: Negotiator::new(&mut core.random),
             leg,
             media: Media::default(),
+            chat: Chat::default(),
             recording: Recording::default(),
             requests: Requests::default(),
             reliable: None,
@@ -154,6 +160,7 @@ impl Session {
             Timer::Resend2xx => self.resend_2xx(core, now),
             Timer::NoAck => self.no_ack(core, now),
             Timer::Expires => self.expired(core, now),
+            Timer::KeepRinging if matches!(self.leg, Leg::Confirmed(_)) => self.ring_for_proposal(core, now),
             Timer::KeepRinging => self.keep_ringing(core, now),
             Timer::Refresh => self.refresh_is_due(core, now),
             Timer::SessionExpires => self.session_expired(core, now),

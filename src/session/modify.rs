@@ -1,4 +1,4 @@
-//! Changes of a call that is up, from our side: hold, and the re-INVITE that tells the peer (RFC 3261 §14.1).
+//! Changes of a call that is up, from our side: hold, streams, and the re-INVITE that tells the peer (RFC 3261 §14.1).
 //!
 //! ```text
 //! Idle ──something to tell──▶ Open ──2xx──▶ Idle
@@ -16,10 +16,10 @@ use rand::RngExt;
 use super::in_dialog::{Answer, Purpose};
 use super::outgoing::{has_sdp, take_answer};
 use super::table::{Permission, Verb};
-use super::{Leg, Session, shown_sdp};
-use crate::event::{CallDirection, EventKind, Originator};
+use super::{Leg, Session, failure_reason, shown_sdp};
+use crate::event::{CallDirection, EventKind, Originator, Streams};
 use crate::media::{Direction, MediaCommand};
-use crate::sdp::negotiation::LocalAudio;
+use crate::sdp::negotiation::{Agreed, Local, LocalAudio};
 use crate::sip::headers::RetryAfter;
 use crate::sip::message::{HeaderName, Message, Method};
 use crate::ua::VerbError;
@@ -47,8 +47,18 @@ pub(super) struct Modify {
     /// The peer holds us by an offer of its own, not only by what it answered: we offer nothing it would have to refuse
     /// (RFC 3264 §8.4).
     pub(super) held_by_offer: bool,
+    /// Streams that `add_audio()` or `add_chat()` wants, until the peer has decided.
+    adding: Option<Adding>,
     /// Offers the peer has put off, one after the other.
     tries: u8,
+}
+
+/// A proposal of ours.
+#[derive(Clone, Copy, Debug)]
+struct Adding {
+    streams: Streams,
+    /// It is in the offer that is open.
+    told: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +75,25 @@ impl Modify {
     /// An offer of ours is on its way: theirs must wait.
     pub(super) fn is_open(&self) -> bool {
         self.stage == Stage::Open
+    }
+
+    pub(super) fn add(&mut self, streams: Streams) {
+        self.adding = Some(Adding { streams, told: false });
+    }
+
+    /// The proposal is off.
+    pub(super) fn withdraw(&mut self) {
+        self.adding = None;
+    }
+
+    /// There is nothing to hold any more.
+    pub(super) fn forget_hold(&mut self) {
+        (self.wants_hold, self.held_by_offer) = (false, false);
+    }
+
+    /// A proposal of ours that the peer has not heard of yet.
+    fn has_untold(&self) -> bool {
+        self.adding.is_some_and(|adding| !adding.told)
     }
 
     /// The same offer again, because a re-INVITE is needed.
@@ -93,17 +122,22 @@ impl Session {
 
     /// Sends an offer when there is something to tell and nothing in the way.
     pub(super) fn tell_changes(&mut self, core: &mut Core, now: Instant) {
+        let is_opening = self.is_opening();
         let Leg::Confirmed(confirmed) = &mut self.leg else { return };
         let modify = &mut confirmed.modify;
         // Their re-INVITE has to be acknowledged first (RFC 3261 §14.1).
-        if modify.stage != Stage::Idle || confirmed.unacked.is_some() {
+        let is_free = modify.stage == Stage::Idle && confirmed.unacked.is_none() && confirmed.proposal.is_none();
+        if !is_free || is_opening {
             return;
         }
         let (wants_hold, held) = (modify.wants_hold, self.snapshot.on_hold_by_local);
-        if wants_hold == held && !std::mem::take(&mut modify.due) {
+        if wants_hold == held && !modify.due && !modify.has_untold() {
             return;
         }
         modify.due = false;
+        if let Some(adding) = &mut modify.adding {
+            adding.told = true;
+        }
         self.change(|snapshot| snapshot.on_hold_by_local = wants_hold);
         self.send_reinvite(core, now);
         if wants_hold != held {
@@ -117,20 +151,28 @@ impl Session {
         }
     }
 
-    /// What we offer now.
+    /// A stream has gone: the peer is to hear of it.
+    pub(super) fn offer_anew(&mut self, core: &mut Core, now: Instant) {
+        if let Leg::Confirmed(confirmed) = &mut self.leg {
+            confirmed.modify.due = true;
+            self.tell_changes(core, now);
+        }
+    }
+
+    /// What we offer now: whatever is there, in use or got ready for a proposal.
     fn offered_audio(&self, core: &Core) -> Option<LocalAudio> {
         let Leg::Confirmed(confirmed) = &self.leg else { return None };
         let direction = Direction::new(!confirmed.modify.held_by_offer, !self.snapshot.on_hold_by_local);
-        let audio = self.local_audio(core).filter(|_| self.snapshot.has_audio)?;
-        Some(LocalAudio { direction, ..audio })
+        Some(LocalAudio { direction, ..self.local_audio(core)? })
     }
 
     fn send_reinvite(&mut self, core: &mut Core, now: Instant) {
-        let audio = self.offered_audio(core);
+        let (audio, chat) = (self.offered_audio(core), self.local_chat());
+        let local = Local { audio: audio.as_ref(), chat: chat.as_ref() };
         let timer = self.timer_headers(core);
         let Leg::Confirmed(confirmed) = &mut self.leg else { return };
         let contact = core.contact(self.account, confirmed.dialog.flow(), confirmed.dialog.is_secure());
-        let offer = self.negotiator.offer(audio.as_ref(), &mut core.random).to_string();
+        let offer = self.negotiator.offer(local, &mut core.random).to_string();
         let request = DialogRequest::new(Method::Invite, self.account)
             .header("Contact", contact)
             .header("Allow", ALLOW)
@@ -141,7 +183,7 @@ impl Session {
             .body("application/sdp", offer.clone());
         confirmed.modify.stage = Stage::Open;
         if self.request_in_dialog(request, Purpose::Reinvite, core, now).is_none() {
-            return self.offer_was_refused(core, now);
+            return self.offer_was_refused("too many requests are open", core, now);
         }
         self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&offer)));
     }
@@ -172,6 +214,7 @@ impl Session {
             return;
         }
         confirmed.modify.stage = Stage::Idle;
+        let reason = answer.response.map_or(answer.reason.clone(), |(response, _)| failure_reason(response));
         match (answer.code, answer.response) {
             (200..=299, Some((response, _))) => {
                 core.acknowledge(answer.client, &confirmed.dialog, answer.number);
@@ -181,50 +224,71 @@ impl Session {
                 self.tell_changes(core, now);
             }
             (408 | 481, _) => self.negotiator.roll_back(), // the end of the dialog
-            (491, _) => self.try_again(glare_pause(self.snapshot.direction, core), core, now),
+            (491, _) => self.try_again(&reason, glare_pause(self.snapshot.direction, core), core, now),
             (500, Some((response, _))) => match retry_after(response) {
                 Some(seconds) => {
                     let pause = Duration::from_secs(seconds.into()) + pause_of(0..=50, core);
-                    self.try_again(pause, core, now);
+                    self.try_again(&reason, pause, core, now);
                 }
-                None => self.offer_was_refused(core, now),
+                None => self.offer_was_refused(&reason, core, now),
             },
-            (422, Some((response, _))) if self.take_min_se(response) => self.try_again(Duration::ZERO, core, now),
-            _ => self.offer_was_refused(core, now),
+            (422, Some((response, _))) if self.take_min_se(response) => {
+                self.try_again(&reason, Duration::ZERO, core, now);
+            }
+            _ => self.offer_was_refused(&reason, core, now),
         }
     }
 
     fn offer_was_answered(&mut self, response: &Message, core: &mut Core) {
-        match has_sdp(response).then(|| take_answer(&mut self.negotiator, response.body())) {
-            Some(Ok(params)) => {
-                self.apply(response, params, core);
+        let Leg::Confirmed(confirmed) = &mut self.leg else { return };
+        let added = confirmed.modify.adding.take_if(|adding| adding.told).map(|adding| adding.streams);
+        let agreed = match has_sdp(response).then(|| take_answer(&mut self.negotiator, response.body())) {
+            Some(Ok(agreed)) => Ok(agreed),
+            // What was agreed before holds.
+            Some(Err(error)) => Err(error),
+            None => Err("the answer carries no SDP".to_owned()),
+        };
+        if let Some(added) = added {
+            let is_there =
+                |agreed: &Agreed| (!added.audio || agreed.audio.is_some()) && (!added.chat || agreed.chat.is_some());
+            let outcome = match &agreed {
+                Ok(agreed) if is_there(agreed) => Ok(()),
+                Ok(_) => Err("the peer has refused the stream".into()),
+                Err(error) => Err(error.as_str().into()),
+            };
+            self.settle_proposal(outcome, core);
+        }
+        match agreed {
+            Ok(agreed) => {
+                self.apply(response, agreed, core);
                 if let Leg::Confirmed(confirmed) = &mut self.leg {
                     confirmed.modify.held_by_offer &= self.snapshot.on_hold_by_remote;
                 }
             }
-            // No answer, or none we can use: what was agreed before holds.
-            Some(Err(_)) | None => self.negotiator.roll_back(),
+            Err(_) => self.negotiator.roll_back(),
         }
     }
 
     /// The old session stays as it was (RFC 3261 §14.1); a hold of ours stays too (ruling R10).
-    fn offer_was_refused(&mut self, core: &mut Core, now: Instant) {
+    fn offer_was_refused(&mut self, reason: &str, core: &mut Core, now: Instant) {
         self.negotiator.roll_back();
-        if let Leg::Confirmed(confirmed) = &mut self.leg {
-            confirmed.modify.stage = Stage::Idle;
-            confirmed.modify.tries = 0;
+        let Leg::Confirmed(confirmed) = &mut self.leg else { return };
+        confirmed.modify.stage = Stage::Idle;
+        confirmed.modify.tries = 0;
+        if confirmed.modify.adding.take_if(|adding| adding.told).is_some() {
+            self.settle_proposal(Err(reason.into()), core);
         }
         self.refresh_failed(core, now);
         self.tell_changes(core, now);
     }
 
     /// The same again, later.
-    fn try_again(&mut self, pause: Duration, core: &mut Core, now: Instant) {
+    fn try_again(&mut self, reason: &str, pause: Duration, core: &mut Core, now: Instant) {
         let Leg::Confirmed(confirmed) = &mut self.leg else { return };
         let modify = &mut confirmed.modify;
         modify.tries += 1;
         if modify.tries >= MAX_TRIES {
-            return self.offer_was_refused(core, now);
+            return self.offer_was_refused(reason, core, now);
         }
         modify.stage = Stage::Waiting;
         modify.due = true;
@@ -246,6 +310,7 @@ impl Session {
     /// for ever.
     pub(super) fn abandon_changes(&mut self, core: &mut Core, now: Instant) {
         self.cancel_reinvite(core, now);
+        self.end_proposal(487, None, core, now);
         self.stop_timer(core);
         core.timers.cancel(self.id, Timer::OfferAgain);
         core.timers.cancel(self.id, Timer::ReinviteRings);

@@ -8,9 +8,8 @@ use super::established::Confirmed;
 use super::refused::Redirects;
 use super::{Failure, Leg, Session, failure_reason, shown_sdp, text};
 use crate::event::{CallDirection, EventKind, Headers, SessionId, SessionState, Snapshot, Streams};
-use crate::media::AudioParams;
 use crate::sdp::description::Description;
-use crate::sdp::negotiation::Negotiator;
+use crate::sdp::negotiation::{Agreed, Local, Negotiator};
 use crate::sip::build::Builder;
 use crate::sip::dialog::{Dialog, MAX_FORWARDS, request_line_uri};
 use crate::sip::message::{HeaderName, Message, Method};
@@ -67,6 +66,8 @@ pub(super) struct Outgoing {
     /// Number of the last INVITE sent; each attempt has its own.
     pub(super) seq: u32,
     pub(super) invite: Option<Invite>,
+    /// What is called for.
+    streams: Streams,
     /// The INVITE makes no offer: the callee does.
     pub(super) late_offer: bool,
     /// The INVITE no longer mentions extensions: somebody on the way cannot bear them (420).
@@ -87,13 +88,13 @@ pub(super) struct Invite {
 
 /// What a 2xx's body says about media.
 pub(super) enum Answer {
-    Audio(AudioParams),
+    Agreed(Agreed),
     /// By an answer that early media runs by already.
     Running,
     /// It offers; our answer goes into the ACK.
     Offer {
         sdp: String,
-        params: AudioParams,
+        agreed: Agreed,
     },
 }
 
@@ -122,7 +123,7 @@ impl Session {
     pub fn connect(id: SessionId, call: Connect, core: &mut Core, now: Instant) -> Result<Self, VerbError> {
         let account = core.accounts.get(call.account).ok_or(VerbError::UnknownAccount(call.account))?;
         let local_uri = account.uri.clone();
-        check_streams(call.audio, call.chat)?;
+        check_streams(call.audio, call.chat, core)?;
         check_callee(&call.callee)?;
         check_extra_headers(&call.extra_headers)?;
         check_security(&call)?;
@@ -146,6 +147,7 @@ impl Session {
             flow: None,
             seq: 0,
             invite: None,
+            streams: Streams { audio: call.audio, chat: call.chat },
             late_offer: call.late_offer,
             plain: false,
             attempts: Attempts::default(),
@@ -214,11 +216,12 @@ impl Session {
             return self.try_next(Failure::local(503, "it asked not to be called for a while"), core, now);
         }
         outgoing.flow = Some(flow);
+        let streams = outgoing.streams;
         self.change(|snapshot| {
             snapshot.transport = Some(flow.transport);
             snapshot.peer_address = Some(flow.remote);
         });
-        if self.open_media(flow.remote, core) {
+        if self.open_streams(streams, flow.remote, core) {
             self.send_invite(core, now);
         }
     }
@@ -252,7 +255,8 @@ impl Session {
     // --- the INVITE --------------------------------------------------------------------------------------------------
 
     pub(super) fn send_invite(&mut self, core: &mut Core, now: Instant) {
-        let Some(audio) = self.local_audio(core) else { return };
+        let (audio, chat) = (self.local_audio(core), self.local_chat());
+        let local = Local { audio: audio.as_ref(), chat: chat.as_ref() };
         let timer = self.timer_headers(core);
         let Leg::Outgoing(outgoing) = &mut self.leg else { return };
         let Some(flow) = outgoing.flow else { return };
@@ -263,7 +267,7 @@ impl Session {
         outgoing.seq += 1;
         let offer = match outgoing.late_offer {
             true => None,
-            false => Some(self.negotiator.offer(Some(&audio), &mut core.random).to_string()),
+            false => Some(self.negotiator.offer(local, &mut core.random).to_string()),
         };
         let via = core.via(flow);
         let secure = outgoing.callee.is_secure();
@@ -382,18 +386,18 @@ impl Session {
                 self.post(EventKind::SessionWillStart, core);
                 let ours = match &answer {
                     Answer::Offer { sdp, .. } => Some(sdp.as_str()),
-                    Answer::Audio(_) | Answer::Running => None,
+                    Answer::Agreed(_) | Answer::Running => None,
                 };
                 self.take_timer(response, core, now);
                 core.acknowledge_with(client, &dialog, seq, ours);
                 self.leg = Leg::Confirmed(Box::new(Confirmed::new(dialog)));
                 match answer {
-                    Answer::Audio(params) => self.start_audio(params, core),
+                    Answer::Agreed(agreed) => self.start_streams(agreed, core),
                     Answer::Running => {}
-                    Answer::Offer { sdp, params } => {
+                    Answer::Offer { sdp, agreed } => {
                         self.show_remote_sdp(response.body());
                         self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
-                        self.start_audio(params, core);
+                        self.start_streams(agreed, core);
                     }
                 }
                 self.establish(core);
@@ -486,16 +490,16 @@ pub(crate) fn is_sdp(content_type: &[u8]) -> bool {
 }
 
 /// Takes an answer's bytes.
-pub(super) fn take_answer(negotiator: &mut Negotiator, body: &[u8]) -> Result<Option<AudioParams>, String> {
+pub(super) fn take_answer(negotiator: &mut Negotiator, body: &[u8]) -> Result<Agreed, String> {
     let answer = Description::parse(body).map_err(|error| error.to_string())?;
     negotiator.accept_answer(&answer).map_err(|error| error.to_string())
 }
 
-fn check_streams(audio: bool, chat: bool) -> Result<(), VerbError> {
+fn check_streams(audio: bool, chat: bool, core: &Core) -> Result<(), VerbError> {
     match (audio, chat) {
-        (_, true) => Err(VerbError::BadArgument("chat is not available: only audio is".into())),
+        (_, true) if !core.config.chat => Err(VerbError::BadArgument("chat is not available: only audio is".into())),
         (false, false) => Err(VerbError::BadArgument("no stream is asked for: audio is False".into())),
-        (true, false) => Ok(()),
+        (true, _) | (_, true) => Ok(()),
     }
 }
 

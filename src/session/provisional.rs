@@ -15,7 +15,7 @@ use super::{BadOffer, Failure, Leg, Session, shown_sdp};
 use crate::event::SessionState;
 use crate::media::AudioParams;
 use crate::sdp::description::Description;
-use crate::sdp::negotiation::NegotiationError;
+use crate::sdp::negotiation::{Agreed, NegotiationError};
 use crate::sip::headers::RAck;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::transaction::{ServerId, T1, TRANSACTION_TIMEOUT};
@@ -184,8 +184,8 @@ impl Session {
         let (describes, sdp, params) = match incoming.offer() {
             None => (Describes::Offer, self.negotiator.offer(Some(&audio), &mut core.random), None),
             Some(offer) => match self.negotiator.answer(&offer, Some(&audio), &mut core.random) {
-                Ok((answer, Some(params))) => (Describes::Answer, answer, Some(Box::new(params))),
-                Ok((_, None)) => return self.refuse_and_fail(488, 488, "no audio that can be answered", core, now),
+                Ok((answer, Agreed { audio: Some(params), .. })) => (Describes::Answer, answer, Some(Box::new(params))),
+                Ok(_) => return self.refuse_and_fail(488, 488, "no audio that can be answered", core, now),
                 Err(error) => return self.refuse_and_fail(488, 488, &error.to_string(), core, now),
             },
         };
@@ -361,7 +361,8 @@ impl Session {
         if !has_sdp(prack) {
             return Err("the PRACK carries no answer to our offer".into());
         }
-        let params = take_answer(&mut self.negotiator, prack.body())?.ok_or_else(|| "audio was refused".to_owned())?;
+        let params =
+            take_answer(&mut self.negotiator, prack.body())?.audio.ok_or_else(|| "audio was refused".to_owned())?;
         self.show_remote_sdp(prack.body());
         self.settle_early();
         self.keep_early(params, core);
@@ -372,11 +373,11 @@ impl Session {
     pub(super) fn answer_early_offer(&mut self, request: &Message, core: &mut Core) -> Result<String, BadOffer> {
         let audio = self.local_audio(core);
         let offer = Description::parse(request.body()).map_err(NegotiationError::from)?;
-        let (answer, params) = self.negotiator.answer(&offer, audio.as_ref(), &mut core.random)?;
+        let (answer, agreed) = self.negotiator.answer(&offer, audio.as_ref(), &mut core.random)?;
         let sdp = answer.to_string();
         self.show_remote_sdp(request.body());
         self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
-        match params {
+        match agreed.audio {
             Some(params) => self.keep_early(params, core),
             None => tracing::debug!("an early offer takes audio away"),
         }

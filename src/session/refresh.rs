@@ -36,8 +36,10 @@ pub(super) struct Refresh {
     agreed: Option<Agreed>,
     /// The shortest interval that our requests may ask for, seconds; a 422 raises it.
     min: u32,
-    /// The peer lists UPDATE in Allow.
-    takes_update: bool,
+    /// Whether the peer lists UPDATE in Allow; `None` while it has not said.
+    takes_update: Option<bool>,
+    /// It has session timers of its own.
+    has_timer: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ struct Agreed {
 
 impl Default for Refresh {
     fn default() -> Self {
-        Self { agreed: None, min: MIN_SE, takes_update: false }
+        Self { agreed: None, min: MIN_SE, takes_update: None, has_timer: false }
     }
 }
 
@@ -90,13 +92,14 @@ impl Session {
     /// What the peer can do, as far as this message tells.
     pub(super) fn note_abilities(&mut self, message: &Message) {
         if message.header(HeaderName::Allow).is_some() {
-            self.refresh.takes_update = message.lists(HeaderName::Allow, "UPDATE");
+            self.refresh.takes_update = Some(message.lists(HeaderName::Allow, "UPDATE"));
         }
+        self.refresh.has_timer |= has_timer(message);
     }
 
-    /// The peer takes UPDATE (RFC 3311 §4).
+    /// The peer takes UPDATE (RFC 3311 §4): it has said so, or it has session timers, which are made of UPDATEs.
     pub(super) fn takes_update(&self) -> bool {
-        self.refresh.takes_update
+        self.refresh.takes_update.unwrap_or(self.refresh.has_timer)
     }
 
     /// Headers of an INVITE or UPDATE of ours.
@@ -221,7 +224,7 @@ impl Session {
         match (answer.code, answer.response) {
             (200..=299, Some((response, _))) => self.take_timer(response, core, now),
             (405 | 501, _) => {
-                self.refresh.takes_update = false; // Allow promised too much
+                self.refresh.takes_update = Some(false); // Allow promised too much
                 self.refresh_is_due(core, now);
             }
             (422, Some((response, _))) if self.take_min_se(response) => self.refresh_is_due(core, now),

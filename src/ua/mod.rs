@@ -40,7 +40,7 @@ use self::peers::Peer;
 use self::registration::Registrations;
 use self::routing::{Asker, RouteWalk};
 use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, SessionState, Snapshot};
-use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent, RecordingLayout, SrtpPolicy};
+use crate::media::{CodecKind, LocalChat, LocalMedia, MediaCommand, MediaEvent, RecordingLayout, SrtpPolicy};
 use crate::session::Session;
 use crate::session::table::Verb;
 use crate::sip::digest::{Algorithm, Credentials};
@@ -64,6 +64,8 @@ pub struct UaConfig {
     pub invite_rate_per_source: u32,
     /// Answer a new INVITE with 180 at once; otherwise the application rings itself.
     pub auto_ring: bool,
+    /// The media side can run chat streams; otherwise they are refused by name.
+    pub chat: bool,
     /// True once the application takes calls (a SessionManager exists, ruling R21); otherwise 480.
     pub accepts_calls: bool,
     /// False: whoever sends a MESSAGE is told 480.
@@ -342,6 +344,66 @@ impl UserAgent {
         self.verb(verb, session, now, |session, core| session.hold(hold, core, now))
     }
 
+    /// Proposes audio to the peer: PROPOSING until it has decided.
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, or when there is audio.
+    pub fn add_audio(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
+        self.verb(Verb::AddAudio, session, now, |session, core| session.add_stream(Verb::AddAudio, core, now))
+    }
+
+    /// Stops audio at once and tells the peer.
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, without audio, or when it is the last stream.
+    pub fn remove_audio(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
+        self.verb(Verb::RemoveAudio, session, now, |session, core| session.remove_stream(Verb::RemoveAudio, core, now))
+    }
+
+    /// As [`Self::add_audio`].
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, or when there is chat or cannot be.
+    pub fn add_chat(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
+        self.verb(Verb::AddChat, session, now, |session, core| session.add_stream(Verb::AddChat, core, now))
+    }
+
+    /// As [`Self::remove_audio`].
+    ///
+    /// # Errors
+    /// Outside ESTABLISHED, without chat, or when it is the last stream.
+    pub fn remove_chat(&mut self, session: SessionId, now: Instant) -> Result<(), VerbError> {
+        self.verb(Verb::RemoveChat, session, now, |session, core| session.remove_stream(Verb::RemoveChat, core, now))
+    }
+
+    /// Takes some or all of the streams the peer proposes.
+    ///
+    /// # Errors
+    /// Outside PROPOSED, or for streams that were not proposed.
+    pub fn accept_proposal(
+        &mut self,
+        session: SessionId,
+        audio: bool,
+        chat: bool,
+        now: Instant,
+    ) -> Result<(), VerbError> {
+        self.verb(Verb::AcceptProposal, session, now, |session, core| session.accept_proposal(audio, chat, core, now))
+    }
+
+    /// Refuses them with a code of 400 to 699.
+    ///
+    /// # Errors
+    /// Outside PROPOSED, or for any other code.
+    pub fn reject_proposal(
+        &mut self,
+        session: SessionId,
+        code: u16,
+        reason: Option<&str>,
+        now: Instant,
+    ) -> Result<(), VerbError> {
+        self.verb(Verb::RejectProposal, session, now, |session, core| session.reject_proposal(code, reason, core, now))
+    }
+
     /// Records the call's audio. `path` is absolute.
     ///
     /// # Errors
@@ -445,6 +507,12 @@ impl UserAgent {
     /// The answer to [`MediaCommand::Open`].
     pub fn handle_media_opened(&mut self, session: SessionId, media: Result<LocalMedia, String>, now: Instant) {
         self.with(session, |session, core| session.handle_media_opened(media, core, now));
+        self.drain_transactions(now);
+    }
+
+    /// The answer to [`MediaCommand::OpenChat`].
+    pub fn handle_chat_opened(&mut self, session: SessionId, chat: Result<LocalChat, String>, now: Instant) {
+        self.with(session, |session, core| session.handle_chat_opened(chat, core, now));
         self.drain_transactions(now);
     }
 

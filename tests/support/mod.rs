@@ -227,6 +227,7 @@ pub fn config(address: SocketAddr) -> UaConfig {
         invite_rate: 2_000,
         invite_rate_per_source: 1_000,
         auto_ring: true,
+        chat: true,
         accepts_calls: true,
         accepts_messages: true,
     }

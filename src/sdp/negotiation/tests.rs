@@ -9,6 +9,22 @@ use crate::media::Direction::{Inactive, RecvOnly, SendOnly, SendRecv};
 
 const KEY: &str = "d0RmdmcmVCspeEc3QGZiNWpVLFJhQX1cfHAwJSoj";
 
+/// Audio alone.
+impl Negotiator {
+    fn answer_audio(
+        &mut self,
+        offer: &Description,
+        audio: Option<&LocalAudio>,
+        random: &mut StdRng,
+    ) -> Result<(Description, Option<AudioParams>), NegotiationError> {
+        self.answer(offer, audio, random).map(|(answer, agreed)| (answer, agreed.audio))
+    }
+
+    fn accept_audio(&mut self, answer: &Description) -> Result<Option<AudioParams>, NegotiationError> {
+        self.accept_answer(answer).map(|agreed| agreed.audio)
+    }
+}
+
 fn random() -> StdRng {
     StdRng::seed_from_u64(7)
 }
@@ -42,7 +58,7 @@ fn version(version: u32, lines: &str) -> Description {
 }
 
 fn answer(offer: &Description, audio: &LocalAudio) -> Result<(Description, Option<AudioParams>), NegotiationError> {
-    Negotiator::new(&mut random()).answer(offer, Some(audio), &mut random())
+    Negotiator::new(&mut random()).answer_audio(offer, Some(audio), &mut random())
 }
 
 /// The answer's text from its first m-line on, and what was agreed.
@@ -211,7 +227,7 @@ fn directions_meet_in_answers_and_answered_offers() {
 
         let mut negotiator = Negotiator::new(&mut random());
         negotiator.offer(Some(&audio), &mut random());
-        let params = negotiator.accept_answer(&peer(&lines)).unwrap().unwrap();
+        let params = negotiator.accept_audio(&peer(&lines)).unwrap().unwrap();
         assert_eq!(params.direction, expected, "we offered {ours:?}, answered {theirs:?}");
     }
 }
@@ -226,7 +242,7 @@ fn an_unspecified_address_is_an_old_style_hold() {
 
     let mut negotiator = Negotiator::new(&mut random());
     negotiator.offer(Some(&local()), &mut random());
-    assert_eq!(negotiator.accept_answer(&held).unwrap().unwrap().direction, RecvOnly);
+    assert_eq!(negotiator.accept_audio(&held).unwrap().unwrap().direction, RecvOnly);
 }
 
 #[test]
@@ -326,7 +342,7 @@ fn what_an_offer_holds() {
         ("m=audio 4000 UDP/TLS/RTP/SAVPF 0", true, false),
         ("m=audio 0 RTP/AVP 0", false, false),
         ("m=audio 4000 TCP/RTP/AVP 0", false, false),
-        ("m=message 7654 TCP/MSRP *\nm=AUDIO 4000 RTP/AVP 0", true, true),
+        ("m=message 7654 TCP/MSRP *\na=path:msrp://h:1/s;tcp\nm=AUDIO 4000 RTP/AVP 0", true, true),
         ("m=message 0 TCP/MSRP *", false, false),
         ("", false, false),
     ] {
@@ -348,7 +364,8 @@ fn offers_without_audio() {
     }
     // The application may refuse audio that could be had.
     let mut negotiator = Negotiator::new(&mut random());
-    let (description, params) = negotiator.answer(&peer("m=audio 4000 RTP/AVP 0 8"), None, &mut random()).unwrap();
+    let (description, params) =
+        negotiator.answer_audio(&peer("m=audio 4000 RTP/AVP 0 8"), None, &mut random()).unwrap();
     assert_eq!((body(&description).as_str(), params), ("m=audio 0 RTP/AVP 0\n", None));
 }
 
@@ -413,7 +430,7 @@ fn answered(policy: SrtpPolicy, lines: &str) -> Result<Option<AudioParams>, Nego
     for (index, value) in offer.media().next().unwrap().attributes("crypto").enumerate() {
         lines = lines.replace(&format!("{{{}}}", index + 1), value);
     }
-    negotiator.accept_answer(&peer(&lines))
+    negotiator.accept_audio(&peer(&lines))
 }
 
 #[test]
@@ -470,7 +487,7 @@ fn answers_that_break_our_offer() {
         assert_eq!(refusal(answered(policy, &lines.replace("KEY", &other))).0, warning, "{policy:?} {lines}");
     }
     let mut idle = Negotiator::new(&mut random());
-    assert_eq!(refusal(idle.accept_answer(&peer("m=audio 4000 RTP/AVP 0"))).0, 399);
+    assert_eq!(refusal(idle.accept_audio(&peer("m=audio 4000 RTP/AVP 0"))).0, 399);
 }
 
 #[test]
@@ -481,7 +498,7 @@ fn keys_of_an_answer_pair_with_ours() {
             let offer = negotiator.offer(Some(&with_srtp(policy)), &mut random());
             let ours = offer.media().next().unwrap().crypto().nth(tag - 1).unwrap().unwrap();
             let lines = format!("m=audio 4000 RTP/SAVP 0\na=crypto:{tag} {} inline:{KEY}", suite.name());
-            let srtp = negotiator.accept_answer(&peer(&lines)).unwrap().unwrap().srtp.unwrap();
+            let srtp = negotiator.accept_audio(&peer(&lines)).unwrap().unwrap().srtp.unwrap();
             assert_eq!((srtp.suite, srtp.local), (suite, ours.key));
             assert_ne!(srtp.local, srtp.remote);
         }
@@ -499,8 +516,9 @@ fn both_sides_agree_with_each_other() {
             let media = LocalMedia { address: "10.99.0.3".parse().unwrap(), rtp_port: 6000, rtcp_port: 6007 };
             let theirs = LocalAudio { media, ..with_srtp(srtp) };
             let offer = parse(&caller.offer(Some(&ours), &mut random()).to_string());
-            let (answer, callee_params) = callee.answer(&offer, Some(&theirs), &mut StdRng::seed_from_u64(8)).unwrap();
-            let caller_params = caller.accept_answer(&parse(&answer.to_string())).unwrap().unwrap();
+            let (answer, callee_params) =
+                callee.answer_audio(&offer, Some(&theirs), &mut StdRng::seed_from_u64(8)).unwrap();
+            let caller_params = caller.accept_audio(&parse(&answer.to_string())).unwrap().unwrap();
             let callee_params = callee_params.unwrap();
             assert_eq!(caller_params.send, callee_params.send);
             assert_eq!((caller_params.dtmf_send, callee_params.dtmf_send.is_some()), (callee_params.dtmf_send, true));
@@ -523,14 +541,14 @@ fn the_version_grows_only_with_a_change() {
     let audio = with_srtp(SrtpPolicy::Optional);
     let first = negotiator.offer(Some(&audio), random);
     let answer = peer("m=audio 4000 RTP/AVP 0");
-    negotiator.accept_answer(&answer).unwrap();
+    negotiator.accept_audio(&answer).unwrap();
     let refresh = negotiator.offer(Some(&audio), random);
     assert_eq!(refresh, first, "a refresh repeats every byte, keys included");
-    negotiator.accept_answer(&answer).unwrap();
+    negotiator.accept_audio(&answer).unwrap();
     let hold = negotiator.offer(Some(&LocalAudio { direction: SendOnly, ..audio.clone() }), random);
     assert_eq!(version_of(&hold), "2");
     assert_eq!(hold.to_string().replace("sendonly", "sendrecv").replace(" 2 IN", " 1 IN"), first.to_string());
-    negotiator.accept_answer(&answer).unwrap();
+    negotiator.accept_audio(&answer).unwrap();
     let moved = LocalMedia { address: "10.99.0.77".parse().unwrap(), ..audio.media };
     let moved = negotiator.offer(Some(&LocalAudio { media: moved, ..audio }), random);
     assert_eq!((version_of(&moved).as_str(), moved.origin().address.as_str()), ("3", "10.99.0.2"));
@@ -543,18 +561,18 @@ fn a_repeated_offer_gets_the_same_answer() {
     let offer = peer(&format!("m=audio 4000 RTP/AVP 0\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}"));
     let audio = with_srtp(SrtpPolicy::Optional);
     let random = &mut random();
-    let first = negotiator.answer(&offer, Some(&audio), random).unwrap();
-    assert_eq!(negotiator.answer(&offer, Some(&audio), random), Ok(first.clone()));
+    let first = negotiator.answer_audio(&offer, Some(&audio), random).unwrap();
+    assert_eq!(negotiator.answer_audio(&offer, Some(&audio), random), Ok(first.clone()));
     let hold =
         version(2, &format!("m=audio 4000 RTP/AVP 0\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}\na=sendonly"));
-    let (answer, params) = negotiator.answer(&hold, Some(&audio), random).unwrap();
+    let (answer, params) = negotiator.answer_audio(&hold, Some(&audio), random).unwrap();
     assert_eq!(version_of(&answer), "2");
     assert_eq!(params.as_ref().unwrap().srtp, first.1.unwrap().srtp, "the keys stand");
     let rekey = version(
         3,
         &format!("m=audio 4000 RTP/AVP 0\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{}", KEY.replace('d', "e")),
     );
-    let (_, rekeyed) = negotiator.answer(&rekey, Some(&audio), random).unwrap();
+    let (_, rekeyed) = negotiator.answer_audio(&rekey, Some(&audio), random).unwrap();
     assert_ne!(rekeyed.unwrap().srtp, params.unwrap().srtp, "a new remote key shows in the parameters");
 }
 
@@ -564,7 +582,7 @@ fn later_offers_that_contradict_are_refused_and_change_nothing() {
     let random = &mut random();
     let audio = local();
     let two = "m=audio 4000 RTP/AVP 0\nm=video 5000 RTP/AVP 31";
-    negotiator.answer(&version(5, two), Some(&audio), random).unwrap();
+    negotiator.answer_audio(&version(5, two), Some(&audio), random).unwrap();
     for (offer, what) in [
         (version(6, "m=audio 4000 RTP/AVP 0"), "fewer m-lines"),
         (version(6, "m=video 4000 RTP/AVP 31\nm=audio 5000 RTP/AVP 0"), "media type"),
@@ -573,19 +591,19 @@ fn later_offers_that_contradict_are_refused_and_change_nothing() {
         (version(6, "m=audio 4000 RTP/AVP 18\nm=video 5000 RTP/AVP 31"), "codecs"),
     ] {
         let before = format!("{negotiator:?}");
-        let (_, text) = refusal(negotiator.answer(&offer, Some(&audio), random));
+        let (_, text) = refusal(negotiator.answer_audio(&offer, Some(&audio), random));
         assert!(text.contains(what), "{text}");
         assert_eq!(format!("{negotiator:?}"), before, "{what}");
     }
     // Any increase will do, and a refused m-line may become something else.
     let (answer, _) = negotiator
-        .answer(&version(900, "m=audio 4000 RTP/AVP 0\nm=message 7 TCP/MSRP *"), Some(&audio), random)
+        .answer_audio(&version(900, "m=audio 4000 RTP/AVP 0\nm=message 7 TCP/MSRP *"), Some(&audio), random)
         .unwrap();
     assert!(body(&answer).ends_with("m=message 0 TCP/MSRP *\n"));
     // A new author behind a back-to-back agent counts anew.
     let other = two.replace("4000", "4444");
     let text = format!("v=0\no=other 1 1 IN IP4 192.0.2.5\ns=-\nc=IN IP4 192.0.2.5\nt=0 0\n{other}\n");
-    assert!(negotiator.answer(&parse(&text), Some(&audio), random).is_ok());
+    assert!(negotiator.answer_audio(&parse(&text), Some(&audio), random).is_ok());
 }
 
 #[test]
@@ -608,13 +626,13 @@ fn payload_types_keep_their_meaning_through_a_session() {
     let mut negotiator = Negotiator::new(&mut random());
     let random = &mut random();
     let lines = "m=audio 4000 RTP/AVP 111 96\na=rtpmap:111 opus/48000/2\na=rtpmap:96 telephone-event/48000";
-    negotiator.answer(&version(1, lines), Some(&local()), random).unwrap();
+    negotiator.answer_audio(&version(1, lines), Some(&local()), random).unwrap();
     let ours = body(&negotiator.offer(Some(&local()), random));
     assert!(ours.starts_with("m=audio 50000 RTP/AVP 111 9 0 8 96 101\n"), "{ours}");
     negotiator.roll_back();
     // The peer breaks the rule and moves Opus to 96: we answer with our 111 and send with its 96.
     let lines = "m=audio 4000 RTP/AVP 96\na=rtpmap:96 opus/48000/2";
-    let (answer, params) = negotiator.answer(&version(2, lines), Some(&local()), random).unwrap();
+    let (answer, params) = negotiator.answer_audio(&version(2, lines), Some(&local()), random).unwrap();
     assert!(body(&answer).starts_with("m=audio 50000 RTP/AVP 111\n"), "{answer}");
     let params = params.unwrap();
     assert_eq!((params.send.payload_type, params.receive), (96, vec![format(CodecKind::Opus, 111)]));
@@ -626,7 +644,7 @@ fn a_hold_of_ours_offers_the_running_codec_and_suite_first() {
     let random = &mut random();
     let lines = format!("m=audio 4000 RTP/SAVPF 8 0\na=crypto:7 AES_CM_128_HMAC_SHA1_32 inline:{KEY}");
     let audio = with_srtp(SrtpPolicy::Optional);
-    negotiator.answer(&peer(&lines), Some(&audio), random).unwrap();
+    negotiator.answer_audio(&peer(&lines), Some(&audio), random).unwrap();
     let hold = negotiator.offer(Some(&LocalAudio { direction: SendOnly, ..audio }), random);
     let text = body(&hold);
     assert!(text.starts_with("m=audio 50000 RTP/SAVPF 8 96 9 0 97 101\n"), "{text}");
@@ -640,16 +658,16 @@ fn m_lines_never_vanish_and_audio_returns_to_its_place() {
     let random = &mut random();
     let audio = with_srtp(SrtpPolicy::Mandatory);
     let offer = peer("m=video 5000 RTP/AVP 31\nm=audio 0 RTP/AVP 0");
-    negotiator.answer(&offer, None, random).unwrap();
+    negotiator.answer_audio(&offer, None, random).unwrap();
     let added = negotiator.offer(Some(&audio), random);
     assert!(body(&added).starts_with("m=video 0 RTP/AVP 31\nm=audio 50000 RTP/SAVP 96 "), "{added}");
     let key = |description: &Description| description.media().nth(1).unwrap().crypto().next().unwrap().unwrap().key;
     let lines =
         format!("m=video 0 RTP/AVP 31\nm=audio 4000 RTP/SAVP 0\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:{KEY}");
-    assert!(negotiator.accept_answer(&peer(&lines)).unwrap().is_some());
+    assert!(negotiator.accept_audio(&peer(&lines)).unwrap().is_some());
     let removed = negotiator.offer(None, random);
     assert_eq!(body(&removed), "m=video 0 RTP/AVP 31\nm=audio 0 RTP/SAVP 0\n");
-    assert_eq!(negotiator.accept_answer(&peer("m=video 0 RTP/AVP 31\nm=audio 0 RTP/SAVP 0")), Ok(None));
+    assert_eq!(negotiator.accept_audio(&peer("m=video 0 RTP/AVP 31\nm=audio 0 RTP/SAVP 0")), Ok(None));
     let again = negotiator.offer(Some(&audio), random);
     assert_ne!(key(&again), key(&added), "a new stream has new keys");
     assert_eq!(again.media().len(), 2);
@@ -659,14 +677,14 @@ fn m_lines_never_vanish_and_audio_returns_to_its_place() {
 fn a_refused_offer_is_rolled_back() {
     let mut negotiator = Negotiator::new(&mut random());
     let random = &mut random();
-    negotiator.answer(&peer("m=audio 4000 RTP/AVP 0"), Some(&local()), random).unwrap();
+    negotiator.answer_audio(&peer("m=audio 4000 RTP/AVP 0"), Some(&local()), random).unwrap();
     let hold = negotiator.offer(Some(&LocalAudio { direction: SendOnly, ..local() }), random);
     assert_eq!(version_of(&hold), "2");
     negotiator.roll_back();
-    assert!(negotiator.accept_answer(&peer("m=audio 4000 RTP/AVP 0")).is_err(), "no offer is open");
+    assert!(negotiator.accept_audio(&peer("m=audio 4000 RTP/AVP 0")).is_err(), "no offer is open");
     // The peer saw version 2, so going back is version 3.
     let (answer, params) =
-        negotiator.answer(&version(2, "m=audio 4000 RTP/AVP 0\na=ptime:20"), Some(&local()), random).unwrap();
+        negotiator.answer_audio(&version(2, "m=audio 4000 RTP/AVP 0\na=ptime:20"), Some(&local()), random).unwrap();
     assert_eq!((version_of(&answer).as_str(), params.unwrap().direction), ("3", SendRecv));
     // A refused first offer leaves no m-line behind.
     let mut fresh = Negotiator::new(random);
@@ -680,10 +698,10 @@ fn early_and_final_answers_and_forks() {
     let mut negotiator = Negotiator::new(&mut random());
     negotiator.offer(Some(&local()), &mut random());
     let mut fork = negotiator.clone();
-    let early = negotiator.accept_answer(&peer("m=audio 4000 RTP/AVP 0")).unwrap().unwrap();
-    let last = negotiator.accept_answer(&peer("m=audio 4000 RTP/AVP 0")).unwrap().unwrap();
+    let early = negotiator.accept_audio(&peer("m=audio 4000 RTP/AVP 0")).unwrap().unwrap();
+    let last = negotiator.accept_audio(&peer("m=audio 4000 RTP/AVP 0")).unwrap().unwrap();
     assert_eq!(early, last);
-    let other = fork.accept_answer(&peer("m=audio 4444 RTP/AVP 8")).unwrap().unwrap();
+    let other = fork.accept_audio(&peer("m=audio 4444 RTP/AVP 8")).unwrap().unwrap();
     assert_eq!((other.remote_rtp, other.send.codec), (address("192.0.2.1:4444"), CodecKind::Pcma));
 }
 
@@ -739,11 +757,11 @@ fn captured_holds_are_followed() {
     ] {
         let mut negotiator = Negotiator::new(&mut random());
         let random = &mut random();
-        let first = negotiator.answer(&call, Some(&local()), random).unwrap().1.unwrap();
-        let held = negotiator.answer(&hold, Some(&local()), random).unwrap().1.unwrap();
+        let first = negotiator.answer_audio(&call, Some(&local()), random).unwrap().1.unwrap();
+        let held = negotiator.answer_audio(&hold, Some(&local()), random).unwrap().1.unwrap();
         assert_eq!((held.direction, held.send), (directions[0], first.send), "{hold}");
         if let Some(resumed) = resumed {
-            let again = negotiator.answer(&resumed, Some(&local()), random).unwrap().1.unwrap();
+            let again = negotiator.answer_audio(&resumed, Some(&local()), random).unwrap().1.unwrap();
             assert_eq!((again.direction, &again), (directions[1], &first));
         }
     }
@@ -753,7 +771,7 @@ fn captured_holds_are_followed() {
 fn a_captured_answer_is_taken() {
     let mut negotiator = Negotiator::new(&mut random());
     negotiator.offer(Some(&local()), &mut random());
-    let params = negotiator.accept_answer(&client!("baresip-answer")).unwrap().unwrap();
+    let params = negotiator.accept_audio(&client!("baresip-answer")).unwrap().unwrap();
     assert_eq!(params.send, format(CodecKind::Opus, 111), "the answerer's own number");
     assert_eq!(params.receive[0], format(CodecKind::Opus, 96), "what we asked for");
     assert!(params.receive.contains(&format(CodecKind::Opus, 111)), "what it may send all the same");
@@ -810,8 +828,8 @@ fn mutated_descriptions_do_no_harm() {
         for policy in [SrtpPolicy::Optional, SrtpPolicy::Mandatory] {
             let mut negotiator = Negotiator::new(rng);
             negotiator.offer(Some(&with_srtp(policy)), rng);
-            taken += usize::from(negotiator.accept_answer(&description).is_ok());
-            taken += usize::from(negotiator.answer(&description, Some(&with_srtp(policy)), rng).is_ok());
+            taken += usize::from(negotiator.accept_audio(&description).is_ok());
+            taken += usize::from(negotiator.answer_audio(&description, Some(&with_srtp(policy)), rng).is_ok());
             negotiator.offer(Some(&with_srtp(policy)), rng);
         }
     }

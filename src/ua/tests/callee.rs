@@ -32,7 +32,8 @@ fn requests_that_cannot_be_served_get_the_answer_of_the_rfc() {
         (invite().body(&SDP.replace("AVP 0", "AVP 96")), "488", "", ""),
         (invite().body(&SDP.replace("audio", "video")), "415", "Accept", "application/sdp"),
         (
-            invite().body(&SDP.replace("m=audio 6000 RTP/AVP 0", "m=message 2855 TCP/MSRP *")),
+            invite()
+                .body(&SDP.replace("m=audio 6000 RTP/AVP 0", "m=message 2855 TCP/MSRP *\r\na=path:msrp://h:1/s;tcp")),
             "488",
             "Warning",
             "304 sipwire \"chat is not available\"",
@@ -40,6 +41,7 @@ fn requests_that_cannot_be_served_get_the_answer_of_the_rfc() {
     ];
     for (draft, code, name, value) in cases {
         let mut phone = Lone::new();
+        phone.side.ua.config_mut().chat = false;
         let answers = phone.ask(&draft);
         let expected = format!("{code} {}", draft.method);
         assert_eq!(answers.iter().map(first_line).collect::<Vec<_>>(), [expected], "{}", draft.text());

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::harness::*;
-use crate::event::{Route, SessionId};
+use crate::event::{Route, SessionId, SessionState};
 use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transport::{Flow, Transport};
 use crate::ua::{AccountSettings, Connect};
@@ -74,10 +74,32 @@ impl Player {
         assert_eq!(sent.body().is_empty(), expected.body().is_empty(), "the body of step {step}");
     }
 
+    /// Makes our side send this re-INVITE.
+    fn change(&mut self, expected: &Message, now: std::time::Instant) {
+        let session = self.side.last();
+        let snapshot = self.side.ua.snapshot(session).expect("a call");
+        let body = text(expected.body());
+        let ua = &mut self.side.ua;
+        match (snapshot.has_audio, has_media(expected, "audio")) {
+            (false, true) => ua.add_audio(session, now),
+            (true, false) => ua.remove_audio(session, now),
+            _ => ua.hold(session, ["sendonly", "inactive", "0.0.0.0"].iter().any(|held| body.contains(held)), now),
+        }
+        .expect("allowed");
+        self.drain(now);
+    }
+
     fn drain(&mut self, now: std::time::Instant) {
         let sent = self.side.drain(now);
         self.sent.extend(sent.into_iter().map(|(_, bytes, _)| Message::parse(bytes).expect("ours can be read")));
     }
+}
+
+/// Whether a stream of this kind is described and in use.
+fn has_media(message: &Message, kind: &str) -> bool {
+    let body = text(message.body());
+    let mut lines = body.lines().filter_map(|line| line.strip_prefix("m=")?.strip_prefix(kind));
+    lines.any(|line| !line.starts_with(" 0 "))
 }
 
 /// Plays `role`; gives back its notifications.
@@ -102,21 +124,44 @@ fn play(name: &str, role: &str) -> Vec<String> {
         ..AccountSettings::new(own.unwrap().uri().unwrap())
     };
     player.side.ua.set_account(ACCOUNT, settings);
-    let now = start();
+    let mut now = start();
     for (index, (from, _, raw)) in steps.iter().enumerate() {
         if *from != role {
             let raw = player.names.iter().fold(raw.to_string(), |raw, (flow, ours)| raw.replace(flow, ours));
+            let mine = steps.iter().skip(index).find(|(from, ..)| *from == role);
+            if raw.starts_with("INVITE") && mine.is_some_and(|(_, _, raw)| raw.starts_with("INVITE")) {
+                player.change(&parse(mine.expect("a step").2), now); // both at once
+            }
             let flow = Flow::to(Transport::Udp, address(&at(from)));
             player.side.ua.handle_message(parse(&raw), flow, now);
             player.drain(now);
             continue;
         }
         let expected = parse(raw);
+        if player.sent.front().is_some_and(|sent| sent.status() == Some(180)) && expected.status() != Some(180) {
+            player.sent.pop_front(); // our proposals ring, the flow's do not
+        }
         if player.sent.is_empty() {
             let session = player.side.snapshots.keys().next_back().copied();
             let session = session.unwrap_or(SessionId(0));
             let ua = &mut player.side.ua;
+            let state = player.side.snapshots.get(&session).map(|snapshot| snapshot.state);
+            let proposed = state == Some(SessionState::Proposed);
             match (expected.method(), expected.status()) {
+                (Method::Invite, None) if state == Some(SessionState::Established) => player.change(&expected, now),
+                (Method::Update, None) => {
+                    while player.sent.is_empty() {
+                        now = player.side.ua.poll_timeout().expect("a refresh is due");
+                        player.side.ua.handle_timeout(now);
+                        player.drain(now);
+                    }
+                }
+                (Method::Invite, Some(200)) if proposed => {
+                    ua.accept_proposal(session, true, false, now).expect("accepted");
+                }
+                (Method::Invite, Some(code)) if proposed => {
+                    ua.reject_proposal(session, code, None, now).expect("rejected");
+                }
                 (Method::Invite, None) => {
                     // Every route the flow will try, in its order.
                     let invites = steps.iter().filter(|(from, _, raw)| *from == role && raw.starts_with("INVITE"));
@@ -126,14 +171,17 @@ fn play(name: &str, role: &str) -> Vec<String> {
                         account: ACCOUNT,
                         callee,
                         routes,
-                        audio: true,
-                        chat: false,
+                        audio: !has_media(&expected, "message"),
+                        chat: has_media(&expected, "message"),
                         late_offer: false,
                         extra_headers: vec![],
                     };
                     let _ = ua.connect(call, now).expect("a call");
                 }
-                (Method::Invite, Some(200)) => ua.accept(session, true, false, now).expect("accepted"),
+                (Method::Invite, Some(200)) => {
+                    let chat = has_media(&expected, "message");
+                    ua.accept(session, !chat, chat, now).expect("accepted");
+                }
                 (Method::Invite, Some(code)) => ua.reject(session, code, None, now).expect("rejected"),
                 (Method::Bye | Method::Cancel, None) => ua.end(session, None, now).expect("ended"),
                 other => panic!("{name}: nothing makes {other:?} at step {index}"),
@@ -205,5 +253,69 @@ fn the_callee_in_each_flow() {
     ];
     for (name, expected) in flows {
         assert_eq!(play(name, "bob"), expected, "{name}");
+    }
+}
+
+#[test]
+fn changes_in_mid_call_in_both_roles() {
+    const LOCAL: [&str; 2] = ["GotHoldRequest local", "GotUnholdRequest local"];
+    const REMOTE: [&str; 2] = ["GotHoldRequest remote", "GotUnholdRequest remote"];
+    let caller = [&RINGS[..], &UP].concat();
+    let callee = [&COMES[..], &ANSWERS].concat();
+    let chat_caller = [
+        "NULL>CALLING",
+        "NewOutgoing chat",
+        "GotRingIndication",
+        "WillStart",
+        "CALLING>ESTABLISHED",
+        "DidStart",
+        "GotStreamUpdate chat",
+    ];
+    let chat_callee = [
+        "NULL>INCOMING",
+        "NewIncoming chat",
+        "INCOMING>ACCEPTING",
+        "WillStart",
+        "ACCEPTING>ESTABLISHED",
+        "DidStart",
+        "GotStreamUpdate chat",
+    ];
+    let proposes = ["ESTABLISHED>PROPOSING", "GotStreamProposal local audio", "PROPOSING>ESTABLISHED"];
+    let proposed = ["ESTABLISHED>PROPOSED", "GotStreamProposal remote audio", "PROPOSED>ESTABLISHED"];
+    let both_hold = ["GotHoldRequest remote", LOCAL[0], "GotUnholdRequest remote", LOCAL[1]];
+    let both_held = [LOCAL[0], REMOTE[0], LOCAL[1], REMOTE[1]];
+    let audio = ["GotStreamUpdate audio+chat", "GotStreamUpdate chat"];
+    let flows: [(&str, &str, Vec<&str>); 12] = [
+        ("5359-2.1-hold", "bob", [&callee[..], &LOCAL, &ENDED].concat()),
+        ("hold-old-0.0.0.0", "bob", [&callee[..], &LOCAL[..1], &ENDED].concat()),
+        ("hold-both-sides", "alice", [&caller[..], &both_hold, &ENDED].concat()),
+        ("hold-both-sides", "bob", [&callee[..], &both_held, &ENDS].concat()),
+        ("reinvite-glare", "alice", [&caller[..], &LOCAL[..1], &ENDS].concat()),
+        ("reinvite-glare", "bob", [&callee[..], &LOCAL[..1], &ENDED].concat()),
+        ("session-timer", "alice", [&CALLING[..], &UP, &ENDS].concat()),
+        ("session-timer", "bob", [&callee[..], &ENDED].concat()),
+        (
+            "add-audio-to-chat",
+            "alice",
+            [&chat_caller[..], &proposes, &["AcceptedStreamProposal local"], &audio, &ENDS].concat(),
+        ),
+        (
+            "add-audio-to-chat",
+            "bob",
+            [&chat_callee[..], &proposed, &["AcceptedStreamProposal remote"], &audio, &ENDED].concat(),
+        ),
+        (
+            "reject-proposal",
+            "alice",
+            [&chat_caller[..], &proposes, &["RejectedStreamProposal local Not Acceptable Here"], &ENDS].concat(),
+        ),
+        (
+            "reject-proposal",
+            "bob",
+            [&chat_callee[..], &proposed, &["RejectedStreamProposal remote Rejected by user"], &ENDED].concat(),
+        ),
+    ];
+    for (name, role, expected) in flows {
+        assert_eq!(play(name, role), expected, "{name}, {role}");
     }
 }

@@ -11,7 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::event::{AccountId, Event, EventKind, Originator, Route, SessionId, SessionState, Snapshot, Streams};
-use crate::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent};
+use crate::media::{CodecKind, LocalChat, LocalMedia, MediaCommand, MediaEvent};
 use crate::sip::build::Builder;
 use crate::sip::message::Message;
 use crate::sip::transaction::ClientId;
@@ -76,6 +76,13 @@ pub fn line(kind: &EventKind) -> String {
         EventKind::SessionGotNoAudio => "GotNoAudio".into(),
         EventKind::SessionGotDTMF { digit } => format!("GotDTMF {digit}"),
         EventKind::SessionGotStreamUpdate { streams: all } => format!("GotStreamUpdate {}", streams(*all)),
+        EventKind::SessionGotStreamProposal { proposer, streams: all } => {
+            format!("GotStreamProposal {} {}", by(*proposer), streams(*all))
+        }
+        EventKind::SessionAcceptedStreamProposal { proposer } => format!("AcceptedStreamProposal {}", by(*proposer)),
+        EventKind::SessionRejectedStreamProposal { proposer, reason } => {
+            format!("RejectedStreamProposal {} {reason}", by(*proposer))
+        }
         EventKind::SessionDidChangeRoute { route, code, reason } => {
             format!("DidChangeRoute {} {code} {reason}", route.address)
         }
@@ -115,6 +122,8 @@ pub struct Side {
     pub queries: Vec<(QueryId, Question)>,
     /// What the media side says to the next `Open`.
     pub media_error: Option<String>,
+    /// Whether chat streams come up at once.
+    pub chat_connects: bool,
     /// Whether the recorder reports start and stop at once.
     pub recorder_reports: bool,
     recording: Option<PathBuf>,
@@ -130,8 +139,21 @@ pub fn config(at: SocketAddr) -> UaConfig {
         invite_rate: 1000,
         invite_rate_per_source: 1000,
         auto_ring: true,
+        chat: true,
         accepts_calls: true,
         accepts_messages: true,
+    }
+}
+
+/// A chat stream of this side.
+pub fn local_chat(at: SocketAddr) -> LocalChat {
+    LocalChat {
+        address: at.ip(),
+        port: 2855,
+        path: format!("msrp://{}:2855/s1;tcp", at.ip()),
+        tls: false,
+        accept_types: "message/cpim text/plain".into(),
+        accept_wrapped_types: None,
     }
 }
 
@@ -150,6 +172,7 @@ impl Side {
             queries: Vec::new(),
             keep_alives: Vec::new(),
             media_error: None,
+            chat_connects: true,
             recorder_reports: true,
             recording: None,
             states: BTreeMap::new(),
@@ -195,6 +218,16 @@ impl Side {
                     None => Ok(LocalMedia { address: self.at.ip(), rtp_port: 4000, rtcp_port: 4001 }),
                 };
                 self.ua.handle_media_opened(session, opened, now);
+            }
+            MediaCommand::OpenChat { .. } => {
+                let opened = match self.media_error.take() {
+                    Some(error) => Err(error),
+                    None => Ok(local_chat(self.at)),
+                };
+                self.ua.handle_chat_opened(session, opened, now);
+            }
+            MediaCommand::StartChat(_) if self.chat_connects => {
+                self.ua.handle_media_event(session, MediaEvent::ChatDidStart, now);
             }
             MediaCommand::StartRecording { path, .. } => {
                 self.recording = Some(path.clone());

@@ -225,7 +225,7 @@ fn a_missing_answer_in_the_ack_leaves_things_as_they_were() {
 }
 
 #[test]
-fn the_peer_removes_audio_and_cannot_bring_it_back_uninvited() {
+fn the_peer_removes_audio_and_brings_it_back_when_it_is_asked() {
     let mut phone = Lone::new();
     let (session, ok) = phone.talk();
     let without = sdp(2, "sendrecv").replace("m=audio 6000", "m=audio 0");
@@ -234,9 +234,13 @@ fn the_peer_removes_audio_and_cannot_bring_it_back_uninvited() {
     assert_eq!(phone.side.take_log(), ["GotStreamUpdate "]);
     assert_eq!(phone.side.media.last(), Some(&MediaCommand::Close));
     let answers = phone.ask(&offer("INVITE", 3, &ok, &sdp(3, "sendrecv")));
-    assert!(String::from_utf8_lossy(answers[0].body()).contains("m=audio 0 "));
+    assert_eq!(lines(&answers), ["180 INVITE"]);
+    assert_eq!(phone.side.take_log(), ["ESTABLISHED>PROPOSED", "GotStreamProposal remote audio"]);
+    phone.side.ua.accept_proposal(session, true, false, phone.now).unwrap();
+    phone.run();
     ack(&mut phone, 3, &ok);
-    assert_eq!(phone.side.take_log(), Vec::<String>::new());
+    let back = ["PROPOSED>ESTABLISHED", "AcceptedStreamProposal remote", "GotStreamUpdate audio"];
+    assert_eq!(phone.side.take_log(), back);
     phone.side.ua.end(session, None, phone.now).unwrap();
     phone.run();
     assert_eq!(phone.side.take_log()[..2], ["ESTABLISHED>TERMINATING", "WillEnd"]);

@@ -12,6 +12,7 @@ mod in_dialog;
 mod messages;
 mod modify;
 mod ours_in_dialog;
+mod proposals;
 mod provisional;
 mod recording;
 mod refresh;

@@ -156,6 +156,7 @@ fn sockets_that_cannot_be_had_fail_the_call() {
 #[test]
 fn bad_arguments_are_refused_at_once_and_named() {
     let mut phone = Lone::new();
+    phone.side.ua.config_mut().chat = false;
     let good = || Connect {
         account: ACCOUNT,
         callee: uri("sip:bob@example.com"),

@@ -38,7 +38,16 @@ fn session_in(state: SessionState) -> Option<(Pair, SessionId)> {
             }
             Some((net, call))
         }
-        SessionState::Null | SessionState::Proposing | SessionState::Proposed => None,
+        SessionState::Proposing | SessionState::Proposed => {
+            let (call, other) = net.talk();
+            match state {
+                SessionState::Proposing => net.alice.ua.add_chat(call, net.now).unwrap(),
+                _ => net.bob.ua.add_chat(other, net.now).unwrap(),
+            }
+            net.run();
+            Some((net, call))
+        }
+        SessionState::Null => None,
     }
 }
 
@@ -57,7 +66,31 @@ fn ask(verb: Verb, net: &mut Pair, session: SessionId) -> Result<(), VerbError> 
         Verb::SendDtmf => ua.send_dtmf(session, '5', now),
         Verb::Hold => ua.hold(session, true, now),
         Verb::Unhold => ua.hold(session, false, now),
+        Verb::AddAudio => ua.add_audio(session, now),
+        Verb::RemoveAudio => ua.remove_audio(session, now),
+        Verb::AddChat => ua.add_chat(session, now),
+        Verb::RemoveChat => ua.remove_chat(session, now),
+        Verb::AcceptProposal => ua.accept_proposal(session, false, true, now),
+        Verb::RejectProposal => ua.reject_proposal(session, 488, None, now),
     }
+}
+
+/// What a verb needs that a call with audio has not.
+fn prepare(verb: Verb, net: &mut Pair, session: SessionId) {
+    match verb {
+        Verb::Unhold => ask(Verb::Hold, net, session).unwrap(),
+        Verb::AddAudio | Verb::RemoveAudio | Verb::RemoveChat => {
+            ask(Verb::AddChat, net, session).unwrap();
+            net.run();
+            net.bob.ua.accept_proposal(net.bob.last(), false, true, net.now).unwrap();
+            net.run();
+            if verb == Verb::AddAudio {
+                ask(Verb::RemoveAudio, net, session).unwrap();
+            }
+        }
+        _ => return,
+    }
+    net.run();
 }
 
 #[test]
@@ -67,6 +100,8 @@ fn every_cell_does_what_the_table_says() {
         SessionState::Incoming,
         SessionState::Accepting,
         SessionState::Established,
+        SessionState::Proposing,
+        SessionState::Proposed,
         SessionState::Terminating,
         SessionState::Terminated,
     ];
@@ -79,9 +114,8 @@ fn every_cell_does_what_the_table_says() {
                 ask(Verb::StartRecordingAudio, &mut net, session).unwrap();
                 net.run();
             }
-            if row.verb == Verb::Unhold && state == SessionState::Established {
-                ask(Verb::Hold, &mut net, session).unwrap();
-                net.run();
+            if state == SessionState::Established {
+                prepare(row.verb, &mut net, session);
             }
             net.alice.take_log();
             net.alice.media.clear();
