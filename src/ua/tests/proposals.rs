@@ -143,7 +143,7 @@ fn add_audio_that_meets_491_waits_and_proposes_again() {
     // Their proposal has to wait for ours.
     let theirs = phone.ask(&reinvite(2, &ok, &chat_sdp(2, AUDIO)));
     assert_eq!(theirs.iter().map(first_line).collect::<Vec<_>>(), ["491 INVITE"]);
-    ack(&mut phone, 2, &ok);
+    phone.receive(Draft::new("ACK", "i2").in_dialog(2, &ok).text());
     phone.pass(std::time::Duration::from_millis(2_010));
     let again = phone.take().remove(0);
     phone.respond(&again, 200, "peer", &[CONTACT], &chat_sdp(2, AUDIO));
