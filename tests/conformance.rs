@@ -10,8 +10,9 @@ use sipwire::event::{Route, SessionId};
 use sipwire::sip::message::{HeaderName, Message, Method};
 use sipwire::sip::transport::Transport;
 
+use sipwire::ua::Connect;
 use support::peer::{Ask, Reply, SDP, ack, header, tag};
-use support::{Action, SimNet, uri};
+use support::{ACCOUNT, Action, SimNet, uri};
 
 const BOB: usize = 0;
 const CAROL: usize = 1;
@@ -725,4 +726,69 @@ fn without_routes_the_uri_is_located() {
     let failed = ["NULL>CALLING", "NewOutgoing(audio)", "CALLING>TERMINATED", "DidFail(local 503)", "DidEnd(local)"];
     assert_eq!(net.words(BOB, call), failed, "example.com has no record in this net");
     net.assert_idle();
+}
+
+// --- ways to the peer ------------------------------------------------------------------------------------------------
+
+/// Bob calls carol with an INVITE of more than 1,300 bytes; carol's messages until then.
+fn bob_calls_at_length(net: &mut SimNet, length: usize) -> (SessionId, Message) {
+    let call = Connect {
+        account: ACCOUNT,
+        callee: uri("carol"),
+        routes: vec![net.route_to(CAROL, Transport::Udp)],
+        audio: true,
+        chat: false,
+        extra_headers: vec![("X-Long".to_owned(), "x".repeat(length))],
+        late_offer: false,
+    };
+    let session = net.with(BOB, |ua, now| ua.connect(call, now)).expect("connect is allowed");
+    net.run_ms(50);
+    (session, net.came(CAROL).pop().expect("an INVITE"))
+}
+
+fn via_of(message: &Message) -> String {
+    let via = header(message, "Via");
+    via.split(';').next().unwrap_or_default().to_owned()
+}
+
+/// (69)
+#[test]
+fn a_request_over_1300_bytes_goes_over_tcp_with_its_dialog() {
+    let mut net = net(69);
+    let at = net.nodes[BOB].address;
+    let (session, invite) = bob_calls_at_length(&mut net, 100);
+    assert!(invite.as_bytes().len() <= 1300, "{}", invite.as_bytes().len());
+    assert_eq!(via_of(&invite), format!("SIP/2.0/UDP {at}"), "up to there UDP serves");
+    net.end(BOB, session);
+    net.run_ms(40_000);
+    net.came(CAROL);
+
+    let (session, invite) = bob_calls_at_length(&mut net, 1300);
+    assert!(invite.as_bytes().len() > 1300);
+    assert_eq!(via_of(&invite), format!("SIP/2.0/TCP {at}"));
+    assert_eq!(header(&invite, "Contact"), format!("<sip:bob@{at};transport=tcp>"));
+    assert!(net.trace.is_none());
+    net.run_ms(5_000);
+    assert_eq!(net.came(CAROL).len(), 0, "nothing is repeated over TCP");
+    net.end(BOB, session);
+}
+
+/// (69)
+#[test]
+fn a_request_over_1300_bytes_goes_over_udp_to_a_peer_without_tcp() {
+    let mut net = net(69);
+    net.nodes[CAROL].listens = false;
+    let at = net.nodes[BOB].address;
+    let (_, first) = bob_calls_at_length(&mut net, 1300);
+    assert_eq!(via_of(&first), format!("SIP/2.0/UDP {at}"));
+    assert_eq!(header(&first, "Contact"), format!("<sip:bob@{at}>"));
+    net.run_ms(1_600);
+    let again = net.came(CAROL);
+    assert_eq!(again.len(), 2, "it is repeated as any over UDP");
+    assert!(again.iter().all(|copy| copy.as_bytes() == first.as_bytes()));
+    // The next one does not try TCP again.
+    net.trace = Some(Vec::new());
+    let (_, second) = bob_calls_at_length(&mut net, 1300);
+    assert_eq!(via_of(&second), format!("SIP/2.0/UDP {at}"));
+    assert!(net.trace.take().unwrap_or_default().iter().all(|line| !line.contains("refused")));
 }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use sipwire::event::{EventKind, Route, SessionId};
+use sipwire::event::{Event, EventKind, Route, SessionId, SessionState};
 use sipwire::media::{CodecKind, MediaCommand};
 use sipwire::sip::message::{HeaderName, Method};
 use sipwire::sip::transport::Transport;
+use sipwire::ua::locate::Question;
 
 use support::{ACCOUNT, Action, Link, SimNet, uri, word};
 
@@ -792,4 +793,89 @@ fn five_thousand_calls_without_an_ack_are_forgotten() {
     net.assert_good();
     let words = net.all_words(BOB);
     assert_eq!(words.iter().filter(|word| *word == "DidFail(local 408)").count(), 4_096);
+}
+
+// --- locating (RFC 3263) ---------------------------------------------------------------------------------------------
+
+/// Alice, and bob's proxies one to three, at most one of which answers.
+fn net_with_servers(seed: u64) -> SimNet {
+    let mut net = SimNet::pair(seed);
+    let addresses: Vec<_> = ["192.0.2.71", "192.0.2.72"].map(|text| text.parse().expect("an address")).into();
+    let bob = net.nodes[BOB].address.ip();
+    net.dns.host("one.example.com", &addresses[..1]);
+    net.dns.host("two.example.com", &addresses[1..]);
+    net.dns.host("three.example.com", &[bob]);
+    net.nodes[BOB].react = Some(Box::new(|event, _| match (&event.kind, event.session()) {
+        (EventKind::SessionNewIncoming { .. }, Some(session)) => vec![(Duration::ZERO, Action::Accept(session))],
+        _ => Vec::new(),
+    }));
+    net
+}
+
+fn routes_tried(net: &SimNet, call: SessionId) -> Vec<String> {
+    let changed = |event: &Event| match &event.kind {
+        EventKind::SessionDidChangeRoute { route, code, .. } => {
+            Some(format!("{} {}:{} {code}", route.transport, route.address, route.port))
+        }
+        _ => None,
+    };
+    let events = net.nodes[ALICE].events.iter().map(|(_, event)| event);
+    events.filter(|event| event.session() == Some(call)).filter_map(changed).collect()
+}
+
+#[test]
+fn a_call_without_routes_goes_along_all_servers_of_the_domain() {
+    let mut net = net_with_servers(5);
+    let at = net.nodes[BOB].address;
+    net.dns.naptr("example.com", &[("SIP+D2T", "_sip._tcp.example.com"), ("SIP+D2U", "_sip._udp.example.com")]);
+    // The first refuses the connection, the second is silent for 32 s, the third is bob.
+    net.dns.srv("_sip._tcp.example.com", &[("one.example.com", 5060)]);
+    net.dns.srv("_sip._udp.example.com", &[("two.example.com", 5060), ("three.example.com", at.port())]);
+    let call = net.connect(ALICE, uri("bob"), Vec::new()).expect("a call");
+    net.run_for(Duration::from_secs(40));
+    assert_eq!(
+        routes_tried(&net, call),
+        ["udp 192.0.2.72:5060 503".to_owned(), format!("udp {}:{} 408", at.ip(), at.port()),]
+    );
+    let snapshot = net.ua(ALICE).snapshot(call).expect("a call");
+    assert_eq!(snapshot.state, SessionState::Established);
+    assert_eq!(snapshot.route, Some(Route::new(at.ip().to_string(), at.port(), Transport::Udp)));
+    let asked: Vec<_> = net.asked.iter().map(Question::name).collect();
+    let expected = [
+        "example.com",
+        "_sip._tcp.example.com",
+        "_sip._udp.example.com",
+        "one.example.com",
+        "two.example.com",
+        "three.example.com",
+    ];
+    assert_eq!(asked, expected);
+    net.end(ALICE, call);
+    net.run_to_the_end(Duration::from_secs(100));
+    net.assert_idle();
+}
+
+#[test]
+fn name_servers_that_do_not_answer_cost_five_seconds_at_most() {
+    let mut net = net_with_servers(6);
+    for name in ["example.com", "_sip._udp.example.com", "_sip._tcp.example.com"] {
+        net.dns.silent.insert(name.to_owned());
+    }
+    let call = net.connect(ALICE, uri("bob"), Vec::new()).expect("a call");
+    net.run_to_the_end(Duration::from_secs(10));
+    assert_eq!(net.time_of(ALICE, "DidFail(local 503)"), Some(Duration::from_secs(5)));
+    assert_eq!(routes_tried(&net, call), [""; 0]);
+    net.assert_idle();
+}
+
+#[test]
+fn an_options_without_routes_is_located_too() {
+    let mut net = net_with_servers(7);
+    let at = net.nodes[BOB].address;
+    net.dns.srv("_sip._udp.example.com", &[("three.example.com", at.port())]);
+    net.dns.delay = Duration::from_millis(100);
+    net.with(ALICE, |ua, now| ua.options(ACCOUNT, uri("bob"), Vec::new(), now)).expect("a request");
+    net.run_to_the_end(Duration::from_secs(100));
+    assert_eq!(net.all_words(ALICE), ["OptionsDidAnswer(200)"]);
+    net.assert_idle();
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::headers::{List, Via};
 use super::message::{HeaderName, Message, Method};
 use super::text::{cut, is_token_byte, offset_in};
-use super::uri::Host;
+use super::uri::{Host, Uri};
 
 /// Room for an ordinary message without its body, so that it is written in one allocation.
 const USUAL_SIZE: usize = 1024;
@@ -228,6 +228,43 @@ fn within_transaction(invite: &Message, method: &Method, to_from: &Message) -> B
         Ok(cseq) => builder.header("CSeq", format_args!("{} {method}", cseq.number)),
         Err(_) => builder,
     }
+}
+
+/// A request of ours as it goes over TCP instead of UDP (RFC 3261 §18.1.1): the top Via names that transport and our address
+/// there, and so does Contact where it named the other one. A binding stays what it is: REGISTER keeps its Contact.
+/// `None` when its Via does not begin with `udp`.
+pub fn moved_to_tcp(request: &Message, udp: SocketAddr, tcp: SocketAddr) -> Option<Bytes> {
+    let whole = request.as_bytes();
+    let via = request.header_lines(HeaderName::Via).next()?;
+    let old_via = format!("SIP/2.0/UDP {udp};");
+    via.starts_with(old_via.as_bytes()).then_some(())?;
+    let mut edits = vec![(offset_in(via, whole), old_via.len(), format!("SIP/2.0/TCP {tcp};"))];
+    if *request.method() != Method::Register
+        && let Some(line) = request.header_lines(HeaderName::Contact).next()
+        && let Ok(Some(contact)) = request.contact()
+        && let Ok(uri) = contact.uri()
+        && !uri.is_secure()
+        && uri.host == Some(Host::Ip(udp.ip()))
+        && uri.port == Some(udp.port())
+        && uri.parameter("transport").is_none()
+    {
+        let old = uri.to_string();
+        let moved = Uri { host: Some(tcp.ip().into()), port: Some(tcp.port()), ..uri };
+        let new = moved.with_parameter("transport", Some("tcp")).to_string();
+        if let Some(at) = memchr::memmem::find(line, old.as_bytes()) {
+            edits.push((offset_in(line, whole) + at, old.len(), new));
+        }
+    }
+    edits.sort_unstable_by_key(|(at, ..)| *at);
+    let mut moved = Vec::with_capacity(whole.len() + 64);
+    let mut done = 0;
+    for (at, size, new) in edits {
+        moved.extend_from_slice(whole.get(done..at)?);
+        moved.extend_from_slice(new.as_bytes());
+        done = at + size;
+    }
+    moved.extend_from_slice(whole.get(done..)?);
+    Some(moved.into())
 }
 
 /// The default reason phrase of a status code (RFC 3261 §21 and the IANA registry); "Unknown" for codes without one.

@@ -13,6 +13,7 @@ use super::dialog_request::DialogRequest;
 use super::exchange::Ask;
 use super::forks::Forks;
 use super::inbound::Refusal;
+use super::large::WithoutTcp;
 use super::limits::Limits;
 use super::messages::OpenReports;
 use super::peers::Peers;
@@ -100,6 +101,7 @@ pub(crate) struct Core {
     /// Requests that what arrived calls for; sent once it has been worked off.
     pub asks: Vec<Ask>,
     pub queries: Queries,
+    pub without_tcp: WithoutTcp,
     pub peers: Peers,
     pub outputs: VecDeque<Output>,
     pub stats: UaStats,
@@ -132,6 +134,7 @@ impl Core {
             open_reports: OpenReports::default(),
             asks: Vec::new(),
             queries: Queries::default(),
+            without_tcp: WithoutTcp::default(),
             peers: Peers::default(),
             outputs: VecDeque::new(),
             stats: UaStats::default(),
@@ -175,7 +178,7 @@ impl Core {
     }
 
     /// Our address for a flow; `None` on a transport that connects but does not listen.
-    fn listening_address(&self, flow: Flow) -> Option<SocketAddr> {
+    pub fn listening_address(&self, flow: Flow) -> Option<SocketAddr> {
         self.local_address(flow.transport, Some(flow.remote)).filter(|address| address.port() != 0)
     }
 
@@ -257,14 +260,6 @@ impl Core {
         self.send_message(request, flow, used, now)
     }
 
-    pub fn send_message(&mut self, request: Message, flow: Flow, used: Option<ClientUse>, now: Instant) -> ClientId {
-        let client = self.transactions.send_request(request, flow, now);
-        if let Some(used) = used {
-            self.clients.insert(client, used);
-        }
-        client
-    }
-
     /// Ends a dialog of ours with BYE; `waits` hears of its answer. A challenge is answered with the credentials of
     /// `account`, even when the session is over by then.
     pub fn send_bye(
@@ -317,7 +312,12 @@ impl Core {
         let via = self.via(flow);
         let ack = dialog.ack(number, via, answer.map(|sdp| ("application/sdp", sdp.as_bytes())));
         self.forks.keep(client, dialog.remote_tag(), flow, ack.clone());
-        self.transmit(flow, ack);
+        let large = Message::parse(ack.clone()).ok().and_then(|ack| self.over_tcp(&ack, flow, None));
+        match large {
+            // If it does not arrive the 2xx comes again, and then the one that was kept goes over UDP.
+            Some((ack, tcp)) => self.transmit(tcp, ack.as_bytes().clone()),
+            None => self.transmit(flow, ack),
+        }
     }
 
     /// Acknowledges a 2xx that no session waits for: from another fork, or after CANCEL. The dialog it made is to be

@@ -10,6 +10,7 @@ pub(crate) mod dialog_request;
 pub(crate) mod exchange;
 mod forks;
 mod inbound;
+mod large;
 mod limits;
 pub mod locate;
 pub mod messages;
@@ -486,7 +487,7 @@ impl UserAgent {
 
     /// The message of this client transaction could not be sent.
     pub fn handle_transport_error(&mut self, client: ClientId, error: &str, now: Instant) {
-        self.core.transactions.handle_transport_error(client, error, now);
+        self.core.transport_failed(client, error, now);
         self.drain_transactions(now);
     }
 

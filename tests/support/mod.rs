@@ -97,6 +97,8 @@ pub struct Node {
     /// Flows a user agent wants kept open, or no longer.
     pub keep_alives: Vec<(Duration, Flow, Option<Duration>)>,
     pub react: Option<React>,
+    /// Whether TCP connections are taken.
+    pub listens: bool,
     /// Whether media can be opened.
     pub media_fails: bool,
     next_port: u16,
@@ -280,6 +282,7 @@ impl SimNet {
             serve: None,
             keep_alives: Vec::new(),
             react: None,
+            listens: true,
             media_fails: false,
             next_port: 20_000,
             recording: None,
@@ -553,7 +556,7 @@ impl SimNet {
         if let Some(found) = self.connections.iter().enumerate().find_map(|(at, one)| Some((at, open(one)?))) {
             return Some(found);
         }
-        let acceptor = self.find(flow.remote)?;
+        let acceptor = self.find(flow.remote).filter(|node| self.nodes[*node].listens)?;
         let port = 40_000 + u16::try_from(self.connections.len()).expect("few connections");
         self.connections.push(Connection {
             opener: from,

@@ -49,6 +49,12 @@ impl Client {
         }
     }
 
+    /// Sends the request, before any response, in another form by another way; returns the way it was on.
+    pub fn restart(&mut self, request: Bytes, flow: Flow, sink: &mut Sink, now: Instant) -> Flow {
+        let fresh = Self::new(self.id, request, flow, self.silent, sink, now);
+        std::mem::replace(self, fresh).flow
+    }
+
     /// Takes a response of this transaction; false when it comes too late to matter.
     pub fn handle_response(
         &mut self,

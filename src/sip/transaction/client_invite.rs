@@ -60,6 +60,14 @@ impl ClientInvite {
         }
     }
 
+    /// Sends the INVITE, before any response, in another form by another way; returns the way it was on. A CANCEL that is
+    /// wanted stays so.
+    pub fn restart(&mut self, request: Bytes, flow: Flow, sink: &mut Sink, now: Instant) -> Flow {
+        let mut fresh = Self::new(self.id, request, flow, sink, now);
+        fresh.cancel = std::mem::replace(&mut self.cancel, Cancel::NotWanted);
+        std::mem::replace(self, fresh).flow
+    }
+
     /// Takes a response of this transaction; false when it says nothing new (it is dropped).
     pub fn handle_response(
         &mut self,
@@ -177,6 +185,7 @@ fn read(request: &Bytes) -> Message {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::transport::{Flow, Transport};
     use super::super::tests::{Bench, at, message, request_with, response};
 
     #[test]
@@ -307,6 +316,42 @@ mod tests {
             assert_eq!(bench.out(), ["failed: no route"]);
             bench.assert_empty();
         }
+    }
+
+    #[test]
+    fn a_large_invite_goes_over_udp_when_there_is_no_tcp() {
+        let mut bench = Bench::tcp();
+        let udp = Flow { transport: Transport::Udp, ..bench.flow };
+        let over_udp = request_with("INVITE", "z9hG4bK1", ROUTES);
+        let text = String::from_utf8(over_udp.as_bytes().to_vec()).expect("text");
+        let over_tcp = message(&text.replace("UDP 192.0.2.1:5060", "TCP 192.0.2.1:5070").replace('\r', ""));
+        let tcp = bench.flow;
+        let id = bench.tsx.send_request_or(over_tcp, tcp, Some((over_udp, udp)), bench.now);
+        assert_eq!(bench.out(), ["send INVITE"]);
+        bench.tsx.cancel(id, &[], bench.now);
+        assert_eq!(bench.until(5_000), [], "nothing is repeated over TCP");
+        bench.flow = udp;
+        assert_eq!(bench.tsx.handle_transport_error(id, "refused", bench.now), Some(tcp));
+        assert_eq!(bench.out(), ["send INVITE"]);
+        assert!(bench.sent.windows(20).any(|part| part == b"UDP 192.0.2.1:5060;b"));
+        assert_eq!(bench.until(5_600), at(&[5_500], "send INVITE"), "over UDP it is");
+        assert_eq!(bench.gets(response(100, "INVITE")), ["response 100", "send CANCEL"]);
+        assert_eq!(bench.gets(response(487, "INVITE")), ["send ACK", "response 487"]);
+        bench.until(100_000);
+        bench.assert_empty();
+    }
+
+    #[test]
+    fn a_large_invite_that_was_answered_over_tcp_stays_there() {
+        let mut bench = Bench::tcp();
+        let udp = Flow { transport: Transport::Udp, ..bench.flow };
+        let other = (request_with("INVITE", "z9hG4bK1", ROUTES), udp);
+        let id = bench.tsx.send_request_or(request_with("INVITE", "z9hG4bK1", ""), bench.flow, Some(other), bench.now);
+        bench.out();
+        assert_eq!(bench.gets(response(100, "INVITE")), ["response 100"]);
+        assert_eq!(bench.tsx.handle_transport_error(id, "reset", bench.now), None);
+        assert_eq!(bench.out(), ["failed: reset"]);
+        bench.assert_empty();
     }
 
     #[test]

@@ -151,6 +151,8 @@ struct ClientEntry {
     machine: ClientMachine,
     method: Method,
     key: Key,
+    /// The same request for another path, until anything has come back over the first.
+    other: Option<Box<(Message, Flow)>>,
 }
 
 #[derive(Debug)]
@@ -212,6 +214,21 @@ impl Transactions {
     /// # Panics
     /// When the request has no top Via with a branch: a broken promise of our own code.
     pub fn send_request(&mut self, request: Message, flow: Flow, now: Instant) -> ClientId {
+        self.send_request_or(request, flow, None, now)
+    }
+
+    /// The same with another form of the request, which is sent when the transport cannot deliver the first one and nothing
+    /// has come back (RFC 3261 §18.1.1). It is one transaction to its user.
+    ///
+    /// # Panics
+    /// As [`Self::send_request`].
+    pub fn send_request_or(
+        &mut self,
+        request: Message,
+        flow: Flow,
+        other: Option<(Message, Flow)>,
+        now: Instant,
+    ) -> ClientId {
         let id = ClientId(self.next_id());
         let method = request.method().clone();
         let key = self.keys.client(&request, &method).expect("a request of ours has a top Via with a branch");
@@ -227,6 +244,9 @@ impl Transactions {
             _ => ClientMachine::Other(Client::new(id, bytes, flow, false, &mut self.sink, now)),
         };
         self.insert_client(id, machine, method, key);
+        if let Some(entry) = self.clients.get_mut(&id) {
+            entry.other = other.map(Box::new);
+        }
         id
     }
 
@@ -259,12 +279,35 @@ impl Transactions {
         }
     }
 
-    /// The transport could not deliver a request of this transaction.
-    pub fn handle_transport_error(&mut self, client: ClientId, error: &str, now: Instant) {
+    /// The transport could not deliver a request of this transaction. Returns the path that was given up for another
+    /// one, see [`Self::send_request_or`].
+    pub fn handle_transport_error(&mut self, client: ClientId, error: &str, now: Instant) -> Option<Flow> {
+        if let Some(given_up) = self.go_another_way(client, now) {
+            return Some(given_up);
+        }
         self.step_client(client, now, |machine, sink| match machine {
             ClientMachine::Invite(machine) => machine.handle_transport_error(error, sink),
             ClientMachine::Other(machine) => machine.handle_transport_error(error, sink),
         });
+        None
+    }
+
+    /// Sends the other form of a request and waits for its answer from now on.
+    fn go_another_way(&mut self, id: ClientId, now: Instant) -> Option<Flow> {
+        let entry = self.clients.get_mut(&id)?;
+        let (request, flow) = *entry.other.take()?;
+        let key = self.keys.client(&request, &entry.method)?;
+        let (before, bytes) = (entry.machine.poll_timeout(), request.as_bytes().clone());
+        self.sink.stats.transport_errors += 1;
+        let given_up = match &mut entry.machine {
+            ClientMachine::Invite(machine) => machine.restart(bytes, flow, &mut self.sink, now),
+            ClientMachine::Other(machine) => machine.restart(bytes, flow, &mut self.sink, now),
+        };
+        self.timers.rearm(Owner::Client(id), before, entry.machine.poll_timeout());
+        let old = std::mem::replace(&mut entry.key, key);
+        self.client_keys.remove(&old);
+        self.client_keys.insert(key, id);
+        Some(given_up)
     }
 
     /// Moves time forward. Early or repeated calls are harmless; a late one sends each message once, not once for each
@@ -328,6 +371,9 @@ impl Transactions {
             }
             return;
         };
+        if let Some(entry) = self.clients.get_mut(&id) {
+            entry.other = None; // this way works
+        }
         self.step_client(id, now, |machine, sink| {
             let used = match machine {
                 ClientMachine::Invite(machine) => machine.handle_response(status, response, flow, sink, now),
@@ -415,7 +461,7 @@ impl Transactions {
     fn insert_client(&mut self, id: ClientId, machine: ClientMachine, method: Method, key: Key) {
         self.timers.rearm(Owner::Client(id), None, machine.poll_timeout());
         self.client_keys.insert(key, id);
-        self.clients.insert(id, ClientEntry { machine, method, key });
+        self.clients.insert(id, ClientEntry { machine, method, key, other: None });
     }
 
     /// Lets something happen to a client transaction. Afterwards its CANCEL leaves if it may, and it waits for its next

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use super::harness::*;
-use crate::event::AccountId;
+use crate::event::{AccountId, Route};
 use crate::media::MediaCommand;
 use crate::sip::transport::Transport;
-use crate::ua::locate::Answer;
-use crate::ua::{Connect, VerbError};
+use crate::ua::locate::{Answer, Question, Srv};
+use crate::ua::{AccountSettings, Connect, VerbError};
 
 #[test]
 fn the_next_route_is_tried_when_one_cannot_be_reached() {
@@ -107,6 +107,117 @@ fn a_host_name_is_resolved_and_each_address_tried_before_the_next_route() {
     assert_eq!(phone.take_lines(), ["INVITE"]);
 }
 
+/// Answers every question that is open, as this zone says.
+fn resolve(phone: &mut Lone, zone: impl Fn(&Question) -> Answer) {
+    while !phone.side.queries.is_empty() {
+        let (query, question) = phone.side.queries.remove(0);
+        phone.side.ua.handle_resolved(query, Ok(zone(&question)), phone.now);
+        phone.run();
+    }
+}
+
+/// Servers .50 to .52 of one SRV record each, or of an A record.
+fn three_servers(question: &Question) -> Answer {
+    match question {
+        Question::Srv(name) if name.starts_with("_sip._udp") || name.starts_with("_sips._tcp") => Answer::Srv(
+            (50..53)
+                .map(|at| Srv { priority: at, weight: 0, port: 5070, target: format!("{at}.example.com") })
+                .collect(),
+        ),
+        Question::Srv(_) => Answer::Srv(vec![]),
+        Question::Naptr(_) => Answer::Naptr(vec![]),
+        Question::Address { host, .. } => {
+            let at = host.split('.').next().and_then(|at| at.parse::<u8>().ok()).expect("a number");
+            Answer::Address(vec![[192, 0, 2, at].into()])
+        }
+    }
+}
+
+#[test]
+fn without_routes_every_server_of_the_domain_is_a_route_of_its_own() {
+    let mut phone = Lone::new();
+    phone.side.call("sip:bob@example.com", &[], phone.now).unwrap();
+    phone.run();
+    assert_eq!(phone.side.snapshot().route, None);
+    assert_eq!(phone.side.take_log(), ["NULL>CALLING", "NewOutgoing audio"]);
+    resolve(&mut phone, three_servers);
+    let first = phone.take().remove(0);
+    assert_eq!(phone.side.take_log(), [""; 0], "the first is no change");
+    phone.respond(&first, 503, "x", &[], "");
+    assert_eq!(phone.side.take_log(), ["DidChangeRoute 192.0.2.51 503 Service Unavailable"]);
+    phone.take();
+    phone.fail_transport("connection refused");
+    assert_eq!(phone.side.take_log(), ["DidChangeRoute 192.0.2.52 503 connection refused"]);
+    let third = phone.take().remove(0);
+    assert_eq!(third.cseq().unwrap().number, 3);
+    assert_ne!(first.top_via().unwrap().branch(), third.top_via().unwrap().branch());
+    assert_eq!(phone.side.snapshot().route, Some(route("192.0.2.52:5070")));
+    phone.pass(Duration::from_secs(33));
+    assert_eq!(phone.side.take_log(), ["CALLING>TERMINATED", "DidFail local 408 Request Timeout", "DidEnd local"]);
+    phone.expect_nothing_left();
+}
+
+#[test]
+fn an_outbound_proxy_is_where_calls_without_routes_go() {
+    let mut phone = Lone::new();
+    let mut settings = AccountSettings::new(uri("sip:alice@example.com"));
+    settings.outbound_proxy = Some(route(PEER));
+    phone.side.ua.set_account(ACCOUNT, settings);
+    phone.side.call("sip:bob@example.com", &[], phone.now).unwrap();
+    phone.run();
+    assert_eq!(phone.take_lines(), ["INVITE"]);
+    assert_eq!(phone.side.snapshot().route, Some(route(PEER)));
+}
+
+#[test]
+fn secure_hops_carry_the_domain_from_before_the_look_up() {
+    let cases = [
+        ("sips:bob@example.com", vec![], Some(("example.com", "/"))),
+        ("sips:bob@192.0.2.9", vec![], None),
+        (
+            "sip:bob@example.com",
+            vec![Route::new("51.proxy.example", 5061, Transport::Tls)],
+            Some(("51.proxy.example", "/")),
+        ),
+        (
+            "sip:bob@example.com",
+            vec![Route { path: Some("/sip".into()), ..Route::new("51.web.example", 443, Transport::Wss) }],
+            Some(("51.web.example", "/sip")),
+        ),
+        (
+            "sip:bob@example.com",
+            vec![Route { path: Some("/sip".into()), ..Route::new("192.0.2.9", 80, Transport::Ws) }],
+            Some(("192.0.2.9", "/sip")),
+        ),
+        ("sip:bob@example.com", vec![Route::new("51.example.com", 5060, Transport::Udp)], None),
+    ];
+    for (callee, routes, expected) in cases {
+        let mut side = Side::new("alice", ALICE, 1);
+        let at = side.at;
+        side.ua.config_mut().local.extend([Transport::Tls, Transport::Ws, Transport::Wss].map(|kind| (kind, at)));
+        let call = Connect {
+            account: ACCOUNT,
+            callee: uri(callee),
+            routes: routes.clone(),
+            audio: true,
+            chat: false,
+            extra_headers: vec![],
+            late_offer: false,
+        };
+        let now = start();
+        side.ua.connect(call, now).unwrap();
+        let mut sent = side.drain(now);
+        while !side.queries.is_empty() {
+            let (query, question) = side.queries.remove(0);
+            side.ua.handle_resolved(query, Ok(three_servers(&question)), now);
+            sent.extend(side.drain(now));
+        }
+        let flow = sent.first().expect("an INVITE").0;
+        let peer = flow.peer.map(|peer| side.ua.peer(peer).expect("a known peer"));
+        assert_eq!(peer.map(|peer| (&*peer.domain, &*peer.path)), expected, "{callee} {routes:?}");
+    }
+}
+
 #[test]
 fn a_host_name_without_an_address_fails_the_route() {
     for (answer, reason) in [
@@ -167,7 +278,7 @@ fn bad_arguments_are_refused_at_once_and_named() {
         extra_headers: vec![("X-Test".into(), "1".into())],
     };
     let header = |name: &str, value: &str| vec![(name.to_owned(), value.to_owned())];
-    let tls = crate::event::Route { transport: Transport::Tls, ..route(PEER) };
+    let tls = Route { transport: Transport::Tls, ..route(PEER) };
     let cases = [
         (Connect { audio: false, ..good() }, "no stream is asked for: audio is False"),
         (Connect { chat: true, ..good() }, "chat is not available: only audio is"),
