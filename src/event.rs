@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::media::CodecKind;
+use crate::sip::bodies::Parsed;
+use crate::sip::bodies::message_summary::Count;
 use crate::sip::digest::answer::without_proof;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::transport::Transport;
@@ -301,6 +303,8 @@ pub enum EventKind {
     /// It was something else; 408 when none came, 503 when it could not be sent.
     MessageDidFail {
         request: RequestId,
+        /// Local when there was no answer.
+        originator: Originator,
         code: u16,
         reason: Arc<str>,
     },
@@ -351,6 +355,69 @@ pub enum EventKind {
     /// No registration is tried or kept any more.
     AccountRegistrationDidEnd,
     // --- subscriptions and publications ---
+    /// The first NOTIFY of a subscription of ours.
+    SubscriptionDidStart {
+        /// "active" or "pending".
+        state: &'static str,
+        /// Seconds until it is to be refreshed.
+        expires: u32,
+    },
+    SubscriptionGotNotify {
+        event: Arc<str>,
+        /// "active", "pending" or "terminated".
+        state: &'static str,
+        content_type: Option<Arc<str>>,
+        body: Bytes,
+        /// The body, when its type is one we read.
+        parsed: Option<Arc<Parsed>>,
+        /// Why such a body could not be read.
+        error: Option<Arc<str>>,
+    },
+    /// A subscription was refused, lost or not renewed.
+    SubscriptionDidFail {
+        /// 0 when it was no answer of SIP.
+        code: u16,
+        reason: Arc<str>,
+        /// Seconds until it is tried again by itself; `None`: it is over.
+        retry_after: Option<f64>,
+    },
+    /// The last of every subscription, in both roles.
+    SubscriptionDidEnd {
+        reason: Arc<str>,
+    },
+    /// Somebody wants to subscribe to an event package the program announced.
+    EngineGotSubscription {
+        subscription: SubscriptionId,
+        account: AccountId,
+        event: Arc<str>,
+        from_uri: Uri,
+        from_display_name: Option<Arc<str>>,
+        to_uri: Uri,
+        /// Seconds granted; 0 asks once.
+        expires: u32,
+        /// Body types the subscriber takes.
+        accept: Vec<String>,
+    },
+    /// What waits in the mailbox of an account (RFC 3842).
+    AccountGotMessageSummary {
+        messages_waiting: bool,
+        /// The mailbox, as its server names it.
+        account_uri: Option<Arc<str>>,
+        counts: Arc<Vec<Count>>,
+    },
+    /// A state of ours is at the server for this many seconds, and refreshed before.
+    PublicationDidSucceed {
+        expires: u32,
+    },
+    PublicationDidFail {
+        code: u16,
+        reason: Arc<str>,
+        /// Seconds until it is tried again by itself; `None`: it is over.
+        retry_after: Option<f64>,
+    },
+    PublicationDidEnd {
+        reason: Arc<str>,
+    },
     // --- the engine ---
     EngineWillStart,
     EngineDidStart,

@@ -35,6 +35,17 @@ from sipwire.notification import (
     UnknownSender,
 )
 from sipwire.session import Session, SessionManager, SessionState
+from sipwire.subscription import (
+    DialogInfo,
+    IncomingSubscription,
+    MessageCount,
+    MessageSummary,
+    Presence,
+    PresenceTuple,
+    Publication,
+    Subscription,
+    WatchedDialog,
+)
 
 __all__ = [
     "Account",
@@ -52,16 +63,23 @@ __all__ = [
     "ConfigurationManager",
     "Credentials",
     "Engine",
+    "DialogInfo",
     "EngineError",
     "IObserver",
     "IllegalStateError",
+    "IncomingSubscription",
     "MediaError",
+    "MessageCount",
     "MessageOutcome",
     "MessageRequest",
+    "MessageSummary",
     "Notification",
     "NotificationCenter",
     "NotificationData",
     "ObserverWeakrefProxy",
+    "Presence",
+    "PresenceTuple",
+    "Publication",
     "RegistrationFailed",
     "Route",
     "SIPSimpleSettings",
@@ -71,7 +89,9 @@ __all__ = [
     "SessionManager",
     "SessionState",
     "SessionStateError",
+    "Subscription",
     "TransferFailed",
     "UnknownSender",
+    "WatchedDialog",
     "__version__",
 ]

@@ -38,6 +38,11 @@ __all__ = [
     "voice",
 ]
 
+def presence_document(
+    entity: str, is_open: bool, contact: str | None, note: str | None, activities: Sequence[str]
+) -> str:
+    """A presence document (``application/pidf+xml``) about one presentity."""
+
 def notification_table() -> dict[str, list[str]]:
     """Name → keys of every notification the core makes, in the order its values are given."""
 
@@ -290,6 +295,39 @@ class Engine:
         """Tells the sender of a message what became of it; answered like a message. ``status`` is "delivered",
         "displayed", …"""
 
+    def subscribe(
+        self,
+        account: int,
+        event: str,
+        uri: SIPURI | None,
+        routes: Sequence[tuple[str, int, str]],
+        expires: int,
+        accept: Sequence[str],
+    ) -> int: ...
+    def unsubscribe(self, subscription: int) -> None:
+        """Ends a subscription or a publication of ours."""
+
+    def publish(
+        self,
+        account: int,
+        event: str,
+        routes: Sequence[tuple[str, int, str]],
+        expires: int,
+        content_type: str,
+        body: bytes,
+    ) -> int: ...
+    def modify_publication(self, publication: int, content_type: str, body: bytes) -> None: ...
+    def set_event_packages(self, packages: Sequence[str]) -> None:
+        """Event packages that others may subscribe to from now on."""
+
+    def accept_subscription(self, subscription: int, body: tuple[str, bytes] | None) -> None:
+        """Accepts a peer's subscription, with its first state when there is one: content type and bytes."""
+
+    def reject_subscription(self, subscription: int, code: int) -> None: ...
+    def notify_subscription(self, subscription: int, body: tuple[str, bytes] | None) -> None:
+        """Tells a subscriber the state as it is now."""
+
+    def terminate_subscription(self, subscription: int, reason: str) -> None: ...
     def sessions(self) -> list[int]:
         """Sessions that are neither new nor over."""
 

@@ -25,6 +25,7 @@ from sipwire.notification_data import (
     SIPAccountRegistrationDidSucceedData,
     TimestampedData,
 )
+from sipwire.subscription import publish_presence, subscribe
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ if t.TYPE_CHECKING:
     from sipwire.messaging import MessageRequest, Report, ReportStatus
     from sipwire.notification_data import SIPEngineGotMessageData
     from sipwire.session import Session
+    from sipwire.subscription import Publication, Subscription
 
 __all__ = ["Account", "AccountManager", "CallAttempt"]
 
@@ -276,6 +278,39 @@ class Account:
         Raises :exc:`ValueError` for a message without an id: its sender wants no reports.
         """
         return send_report(self, message, status, routes=routes)
+
+    def subscribe(
+        self,
+        event: str,
+        uri: SIPURI | str | None = None,
+        expires: float = 600,
+        accept: str | Iterable[str] | None = None,
+        *,
+        routes: Sequence[Route] | None = None,
+    ) -> Subscription:
+        """Watches something (RFC 6665): "message-summary", "dialog", "presence" or any other event package of ``uri``.
+
+        Without ``uri`` it is this account's own; ``expires=0`` asks once; ``accept`` is the body types wanted. The
+        subscription is refreshed until ``unsubscribe()``; ``async for update in subscription`` gives what it tells.
+
+        Raises :exc:`ValueError` for an event, URI or type that cannot be used.
+        """
+        return subscribe(self, event, uri, expires, accept, routes)
+
+    def publish_presence(
+        self,
+        is_open: bool = True,
+        note: str | None = None,
+        activities: Iterable[str] = (),
+        contact: str | None = None,
+        *,
+        expires: float = 3600,
+        routes: Sequence[Route] | None = None,
+    ) -> Publication:
+        """Publishes whether this account can be reached (RFC 3903, RFC 3863), and what its owner does: "away",
+        "on-the-phone", … (RFC 4480); kept up until ``remove()``.
+        """
+        return publish_presence(self, is_open, note, activities, contact, expires, routes)
 
     def __repr__(self) -> str:
         return f"Account({self.id!r})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import os
+import re
 import signal
 import threading
 import time
@@ -19,6 +20,7 @@ from sipwire.notification import Any, Notification, NotificationCenter, Notifica
 from sipwire.notification_data import (
     SIPEngineDidFailData,
     SIPEngineGotMessageData,
+    SIPEngineGotSubscriptionData,
     SIPEngineWillStartData,
     TimestampedData,
 )
@@ -29,6 +31,7 @@ if t.TYPE_CHECKING:
 
     from sipwire.account import Account
     from sipwire.session import Session
+    from sipwire.subscription import IncomingSubscription, Publication, Subscription
 
 __all__ = ["Engine", "IncomingSessions", "OptionsAnswer", "OptionsRequest"]
 
@@ -152,6 +155,8 @@ class Engine:
         self._own_port: int | None = None  # chosen by the application: no other program on this machine has it
         self._sessions: dict[int, Session] = {}
         self._requests: dict[int, OptionsRequest | MessageRequest] = {}
+        self._subscriptions: dict[int, Subscription | IncomingSubscription | Publication] = {}
+        self._event_packages: tuple[str, ...] = ()
         self._posted: deque[tuple[Session, str, TimestampedData]] = deque()
         self._make_locks()
 
@@ -221,6 +226,8 @@ class Engine:
             self._activate(account)
         if SessionManager.exists():
             core.set_accepts_calls(True)
+        if self._event_packages:
+            core.set_event_packages(list(self._event_packages))
         self._dispatcher = threading.Thread(
             target=self._dispatch, args=(core,), name=f"sipwire-{self.name}", daemon=True
         )
@@ -414,6 +421,26 @@ class Engine:
         """Sends an instant message; the same as :meth:`Account.send_message`."""
         return account.send_message(uri, text, content_type, **options)
 
+    @property
+    def event_packages(self) -> tuple[str, ...]:
+        """Event packages that others may subscribe to, as ``Allow-Events`` lists them ("presence", "dialog", …).
+
+        Who does comes as SIPEngineGotSubscription(subscription, …); other events are refused with 489. Kept over
+        restarts.
+        """
+        return self._event_packages
+
+    @event_packages.setter
+    def event_packages(self, packages: Sequence[str]) -> None:
+        chosen = (packages,) if isinstance(packages, str) else tuple(packages)
+        for package in chosen:
+            if not re.fullmatch(r"[\w.!%*+`'~-]+", package, re.ASCII):
+                raise ValueError(f"event_packages={packages!r}: {package!r} is no event package")
+        self._event_packages = chosen
+        core = self._core
+        if core is not None and core.is_running:
+            core.set_event_packages(list(chosen))
+
     def incoming(self) -> IncomingSessions:
         """The sessions that come in from now on: ``async for session in engine.incoming()``.
 
@@ -445,16 +472,29 @@ class Engine:
                             self._answered(data.request, OptionsAnswer(data.code, data.reason, data.rtt))
                         elif name == "SIPEngineGotMessage":
                             notification.data = self._got_message(data)
+                        elif name == "SIPEngineGotSubscription":
+                            notification.data = self._got_subscription(data)
                         self._deliver(center, notification)
                     elif kind == _SENDER_ACCOUNT:
                         if name in ("SIPMessageDidSucceed", "SIPMessageDidFail"):
-                            self._answered(data.request, MessageOutcome(data.code, data.reason))
+                            answered = getattr(data, "originator", "remote") == "remote"
+                            self._answered(data.request, MessageOutcome(data.code, data.reason, answered))
                         with self._binding:
                             account = self._account_numbers.get(number)
                         if account is not None:
                             notification.sender = account
                             account._heard(notification)
                             self._deliver(center, notification)
+                    elif kind == _SENDER_SUBSCRIPTION:
+                        with self._binding:
+                            subscription = self._subscriptions.get(number)
+                        if subscription is not None:
+                            notification.sender = subscription
+                            subscription._heard(name, data)
+                            self._deliver(center, notification)
+                            if subscription.is_over:
+                                with self._binding:
+                                    self._subscriptions.pop(number, None)
                     elif kind == _SENDER_SESSION:
                         session = self._session(number, snapshot)
                         if session is not None:
@@ -515,6 +555,16 @@ class Engine:
         if request is not None and not request._future.done():  # a cancelled await is done
             request._future.set_result(t.cast("t.Any", answer))
 
+    def _got_subscription(self, data: SIPEngineGotSubscriptionData) -> SIPEngineGotSubscriptionData:
+        """The same with objects for the numbers of subscription and account."""
+        from sipwire.subscription import IncomingSubscription
+
+        with self._binding:
+            account = self._account_numbers[data.account]
+            subscription = IncomingSubscription(account, data, data.subscription)
+            self._subscriptions[data.subscription] = subscription
+        return type(data)(**{**dict(data.items()), "account": account, "subscription": subscription})
+
     def _got_message(self, data: SIPEngineGotMessageData) -> SIPEngineGotMessageData:
         """The same with objects for the numbers of account and session."""
         with self._binding:
@@ -525,6 +575,7 @@ class Engine:
         """The core has ended and everything it said was delivered."""
         with self._binding:
             requests, self._requests = self._requests, {}
+            subscriptions, self._subscriptions = self._subscriptions, {}
             self._sessions.clear()
             self._account_numbers.clear()
             for account in self._accounts.values():
@@ -535,6 +586,8 @@ class Engine:
         for request in requests.values():
             if not request._future.done():
                 request._future.set_exception(EngineError(f"engine {self.name!r} was stopped"))
+        for subscription in subscriptions.values():
+            subscription._close(f"engine {self.name!r} was stopped")
         self._ended.set()
 
 

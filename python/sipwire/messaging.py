@@ -29,6 +29,8 @@ class MessageOutcome(t.NamedTuple):
 
     code: int
     reason: str
+    answered: bool = True
+    """False when the failure is on this side: nobody answered, or it could not be sent."""
 
     @property
     def accepted(self) -> bool:

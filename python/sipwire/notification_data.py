@@ -15,6 +15,7 @@ if t.TYPE_CHECKING:
     import datetime
 
     from sipwire.core import SIPURI, Route
+    from sipwire.subscription import MessageCount, Parsed
 
 
 class SessionState(enum.StrEnum):
@@ -235,6 +236,8 @@ class SIPMessageDidSucceedData(TimestampedData):
 
 class SIPMessageDidFailData(TimestampedData):
     request: int
+    originator: Originator
+    """"local" when there was no answer."""
     code: int
     """408 when no answer came, 503 when it could not be sent."""
     reason: str
@@ -280,6 +283,73 @@ class SIPEngineGotMessageData(TimestampedData):
             return self.content.decode(charset, "replace")
         except LookupError:
             return self.content.decode("utf-8", "replace")
+
+
+class SIPSubscriptionDidStartData(TimestampedData):
+    state: str
+    """"active" or "pending"."""
+    expires: int
+    """Seconds until it is refreshed."""
+
+
+class SIPSubscriptionGotNotifyData(TimestampedData):
+    event: str
+    state: str
+    """"active", "pending" or "terminated"."""
+    content_type: str | None
+    body: bytes
+    parsed: Parsed | None
+    """The body, when its type is one that is read: message-summary, dialog-info, presence."""
+    error: str | None
+    """Why such a body could not be read."""
+
+
+class SIPSubscriptionDidFailData(TimestampedData):
+    code: int
+    """0 when it was no answer."""
+    reason: str
+    retry_after: float | None
+    """Seconds until it is tried again by itself; ``None``: it is over."""
+
+
+class SIPSubscriptionDidEndData(TimestampedData):
+    reason: str
+
+
+class SIPEngineGotSubscriptionData(TimestampedData):
+    subscription: t.Any
+    """The :class:`IncomingSubscription`, to be accepted or refused."""
+    account: t.Any
+    event: str
+    from_uri: SIPURI
+    from_display_name: str | None
+    to_uri: SIPURI
+    expires: int
+    """Seconds granted; 0 asks once."""
+    accept: list[str]
+    """Body types the subscriber takes."""
+
+
+class SIPAccountGotMessageSummaryData(TimestampedData):
+    messages_waiting: bool
+    account_uri: str | None
+    """The mailbox, as its server names it."""
+    counts: list[MessageCount]
+
+
+class SIPPublicationDidSucceedData(TimestampedData):
+    expires: int
+
+
+class SIPPublicationDidFailData(TimestampedData):
+    code: int
+    reason: str
+    retry_after: float | None
+    """Seconds until it is tried again by itself; ``None``: it is over."""
+
+
+class SIPPublicationDidEndData(TimestampedData):
+    reason: str
 
 
 class SIPEngineWillStartData(TimestampedData):

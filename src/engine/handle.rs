@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use bytes::Bytes;
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, bounded};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -20,11 +21,13 @@ use super::signalling::{self, COMMAND_LIMIT, Command, Inputs, Lane, LaneCounters
 use super::sockets::{RtpPorts, words};
 use super::transports::{Bound, INPUT_LIMIT};
 use super::{AudioHandle, EngineError, EngineOptions, EngineStats, lock};
-use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, Snapshot};
+use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, Snapshot, SubscriptionId};
 use crate::media::{MediaCommand, RecordingLayout};
+use crate::sip::event_package::EndReason;
 use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
 use crate::ua::messages::{SendMessage, SendReport};
+use crate::ua::subscription::{Publish, Subscribe, Verdict};
 use crate::ua::{AccountSettings, Connect, UaConfig, UaStats, UserAgent, VerbError};
 
 /// An event and when it happened.
@@ -137,6 +140,7 @@ impl Engine {
             chat: false,
             accepts_calls: options.accepts_calls,
             accepts_messages: options.accepts_messages,
+            event_packages: options.event_packages,
         };
         let parts = LaneParts {
             ua: UserAgent::new(config, StdRng::from_rng(&mut random)),
@@ -415,6 +419,53 @@ impl Engine {
     /// Reports what became of a message that came in; see [`UserAgent::report`].
     pub fn report(&self, report: SendReport) -> Result<RequestId, EngineError> {
         self.verb(move |ua, now| ua.report(report, now))
+    }
+
+    /// Watches something of a peer's; see [`UserAgent::subscribe`].
+    pub fn subscribe(&self, what: Subscribe) -> Result<SubscriptionId, EngineError> {
+        self.verb(move |ua, now| ua.subscribe(what, now))
+    }
+
+    /// Ends a subscription or publication of ours.
+    pub fn unsubscribe(&self, subscription: SubscriptionId) -> Result<(), EngineError> {
+        self.ask(move |lane, now| lane.ua.unsubscribe(subscription, now))
+    }
+
+    /// Publishes a state; see [`UserAgent::publish`].
+    pub fn publish(&self, what: Publish) -> Result<SubscriptionId, EngineError> {
+        self.verb(move |ua, now| ua.publish(what, now))
+    }
+
+    pub fn modify_publication(
+        &self,
+        publication: SubscriptionId,
+        content_type: String,
+        body: Bytes,
+    ) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.modify_publication(publication, content_type, body, now))
+    }
+
+    /// Event packages that others may subscribe to from now on.
+    pub fn set_event_packages(&self, packages: Vec<String>) -> Result<(), EngineError> {
+        self.ask(move |lane, _| lane.ua.config_mut().event_packages = packages)
+    }
+
+    /// Accepts or refuses a peer's subscription.
+    pub fn decide_subscription(&self, subscription: SubscriptionId, verdict: Verdict) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.decide_subscription(subscription, verdict, now))
+    }
+
+    /// Tells a subscriber the state as it is now: content type and bytes.
+    pub fn notify_subscription(
+        &self,
+        subscription: SubscriptionId,
+        body: Option<(String, Bytes)>,
+    ) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.notify_subscription(subscription, body, now))
+    }
+
+    pub fn terminate_subscription(&self, subscription: SubscriptionId, reason: EndReason) -> Result<(), EngineError> {
+        self.ask(move |lane, now| lane.ua.terminate_subscription(subscription, reason, now))
     }
 
     /// Sessions that are neither new nor over.

@@ -63,6 +63,8 @@ pub struct EngineOptions {
     pub accepts_calls: bool,
     /// False: whoever sends a MESSAGE is told 480.
     pub accepts_messages: bool,
+    /// Event packages that others may subscribe to.
+    pub event_packages: Vec<String>,
     /// The sound card library of the wheel; needed when `audio_device` is not "null".
     pub devices_library: Option<PathBuf>,
 }
@@ -97,6 +99,7 @@ impl Default for EngineOptions {
             nameservers: None,
             accepts_calls: false,
             accepts_messages: true,
+            event_packages: Vec::new(),
             devices_library: None,
         }
     }

@@ -474,7 +474,8 @@ impl Lane {
         let Some(stopping) = &mut self.stopping else { return false };
         if stopping.phase == Phase::Sessions {
             let left = self.ua.sessions().len();
-            if (left == 0 && !self.ua.is_registered()) || stopping.patience <= now {
+            let is_through = left == 0 && !self.ua.is_registered() && self.ua.open_subscriptions() == 0;
+            if is_through || stopping.patience <= now {
                 let _ = stopping.reply.send(left);
                 self.media.stop();
                 self.media.flush();

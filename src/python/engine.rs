@@ -17,12 +17,14 @@ use super::snapshot::PySnapshot;
 use super::stats::PyEngineStats;
 use super::uri::PyUri;
 use crate::engine::{ClientCertificates, Engine, EngineOptions};
-use crate::event::{AccountId, Route, SessionId};
+use crate::event::{AccountId, Route, SessionId, SubscriptionId};
 use crate::media::{CodecKind, RecordingLayout, SrtpPolicy};
 use crate::sip::digest::{Algorithm, Credentials};
+use crate::sip::event_package::EndReason;
 use crate::sip::imdn::{Status, Wanted};
 use crate::sip::transport::Transport;
 use crate::ua::messages::{SendMessage, SendReport, Wrap};
+use crate::ua::subscription::{Publish, Subscribe, Verdict};
 use crate::ua::{AccountSettings, Connect, RegistrationSettings};
 
 /// A value of an option, or an error that names both.
@@ -140,6 +142,7 @@ fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
             "accepts_calls" => options.accepts_calls = option(name, value, "True or False")?,
             "accepts_messages" => options.accepts_messages = option(name, value, "True or False")?,
             "devices_library" => options.devices_library = option::<Option<PathBuf>>(name, value, PATH)?,
+            "event_packages" => options.event_packages = option(name, value, "a list of event packages")?,
             _ => return Err(engine_error(format!("{name}={}: there is no such option", text(value)))),
         }
     }
@@ -478,6 +481,77 @@ impl PyEngine {
             status,
         };
         Ok(py.detach(|| self.0.report(report))?.0)
+    }
+
+    // --- subscriptions and publications ------------------------------------------------------------------------------
+
+    #[allow(clippy::too_many_arguments)]
+    fn subscribe(
+        &self,
+        py: Python<'_>,
+        account: u64,
+        event: String,
+        uri: Option<PyUri>,
+        routes: Vec<(String, u16, String)>,
+        expires: u32,
+        accept: Vec<String>,
+    ) -> PyResult<u64> {
+        let uri = uri.map(|uri| uri.0);
+        let routes = self::routes(routes)?;
+        let what = Subscribe { account: AccountId(account), event, uri, routes, expires, accept };
+        Ok(py.detach(|| self.0.subscribe(what))?.0)
+    }
+
+    /// Ends a subscription or a publication of ours.
+    fn unsubscribe(&self, py: Python<'_>, subscription: u64) -> PyResult<()> {
+        Ok(py.detach(|| self.0.unsubscribe(SubscriptionId(subscription)))?)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn publish(
+        &self,
+        py: Python<'_>,
+        account: u64,
+        event: String,
+        routes: Vec<(String, u16, String)>,
+        expires: u32,
+        content_type: String,
+        body: &[u8],
+    ) -> PyResult<u64> {
+        let (routes, body) = (self::routes(routes)?, Bytes::copy_from_slice(body));
+        let what = Publish { account: AccountId(account), event, routes, expires, content_type, body };
+        Ok(py.detach(|| self.0.publish(what))?.0)
+    }
+
+    fn modify_publication(&self, py: Python<'_>, publication: u64, content_type: String, body: &[u8]) -> PyResult<()> {
+        let body = Bytes::copy_from_slice(body);
+        Ok(py.detach(|| self.0.modify_publication(SubscriptionId(publication), content_type, body))?)
+    }
+
+    /// Event packages that others may subscribe to from now on.
+    fn set_event_packages(&self, py: Python<'_>, packages: Vec<String>) -> PyResult<()> {
+        Ok(py.detach(|| self.0.set_event_packages(packages))?)
+    }
+
+    /// Accepts a peer's subscription, with its first state when there is one: content type and bytes.
+    fn accept_subscription(&self, py: Python<'_>, subscription: u64, body: Option<(String, Vec<u8>)>) -> PyResult<()> {
+        let verdict = Verdict::Accept(body.map(|(kind, bytes)| (kind, bytes.into())));
+        Ok(py.detach(|| self.0.decide_subscription(SubscriptionId(subscription), verdict))?)
+    }
+
+    fn reject_subscription(&self, py: Python<'_>, subscription: u64, code: u16) -> PyResult<()> {
+        Ok(py.detach(|| self.0.decide_subscription(SubscriptionId(subscription), Verdict::Reject(code)))?)
+    }
+
+    /// Tells a subscriber the state as it is now.
+    fn notify_subscription(&self, py: Python<'_>, subscription: u64, body: Option<(String, Vec<u8>)>) -> PyResult<()> {
+        let body = body.map(|(kind, bytes)| (kind, bytes.into()));
+        Ok(py.detach(|| self.0.notify_subscription(SubscriptionId(subscription), body))?)
+    }
+
+    fn terminate_subscription(&self, py: Python<'_>, subscription: u64, reason: &str) -> PyResult<()> {
+        let reason = EndReason::of(reason);
+        Ok(py.detach(|| self.0.terminate_subscription(SubscriptionId(subscription), reason))?)
     }
 
     /// Sessions that are neither new nor over.

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use pyo3::IntoPyObjectExt;
+use pyo3::call::PyCallArgs;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple, PyType};
@@ -16,7 +17,13 @@ use super::convert;
 use super::snapshot::PySnapshot;
 use super::uri::PyUri;
 use crate::engine::TimedEvent;
-use crate::event::{AccountId, EventKind, Originator, RequestId, Route, Sender, SessionId, SessionState, Streams};
+use crate::event::{
+    AccountId, EventKind, Originator, RequestId, Route, Sender, SessionId, SessionState, Streams, SubscriptionId,
+};
+use crate::sip::bodies::Parsed;
+use crate::sip::bodies::dialog_info::WatchedDialog;
+use crate::sip::bodies::message_summary::Count;
+use crate::sip::bodies::presence::{Presence, Tuple};
 use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
 
@@ -69,7 +76,7 @@ table! {
     // --- requests outside sessions ---
     OptionsDidAnswer { request, code, reason, rtt }
     MessageDidSucceed { request, code, reason }
-    MessageDidFail { request, code, reason }
+    MessageDidFail { request, originator, code, reason }
     MessageDidGetDeliveryReport { from_uri, message_id, disposition, status }
     EngineGotMessage {
         account, session, from_uri, from_display_name, to_uri, content, content_type, cpim_headers, message_id,
@@ -81,6 +88,15 @@ table! {
     AccountRegistrationDidFail { code, reason, retry_after }
     AccountRegistrationDidEnd {}
     // --- subscriptions and publications ---
+    SubscriptionDidStart { state, expires }
+    SubscriptionGotNotify { event, state, content_type, body, parsed, error }
+    SubscriptionDidFail { code, reason, retry_after }
+    SubscriptionDidEnd { reason }
+    EngineGotSubscription { subscription, account, event, from_uri, from_display_name, to_uri, expires, accept }
+    AccountGotMessageSummary { messages_waiting, account_uri, counts }
+    PublicationDidSucceed { expires }
+    PublicationDidFail { code, reason, retry_after }
+    PublicationDidEnd { reason }
     // --- the engine ---
     EngineWillStart {}
     EngineDidStart {}
@@ -236,6 +252,78 @@ impl Value for &'static str {
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         Ok(PyString::intern(py, self).into_any())
     }
+}
+
+impl Value for SubscriptionId {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.0.into_bound_py_any(py)
+    }
+}
+
+impl Value for Vec<String> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.into_bound_py_any(py)
+    }
+}
+
+/// A class of `sipwire.subscription`, made of these values.
+fn made<'py>(py: Python<'py>, class: &str, values: impl PyCallArgs<'py>) -> PyResult<Bound<'py, PyAny>> {
+    py.import("sipwire.subscription")?.getattr(class)?.call1(values)
+}
+
+impl Value for Arc<Vec<Count>> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let one = |count: &Count| {
+            made(py, "MessageCount", (&count.class, count.new, count.old, count.urgent_new, count.urgent_old))
+        };
+        self.iter().map(one).collect::<PyResult<Vec<_>>>()?.into_bound_py_any(py)
+    }
+}
+
+/// As a `MessageSummary`, `DialogInfo` or `Presence`.
+impl Value for Arc<Parsed> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        match &**self {
+            Parsed::MessageSummary(summary) => {
+                let counts = Arc::new(summary.counts.clone()).value(py)?;
+                made(py, "MessageSummary", (summary.messages_waiting, &summary.account, counts))
+            }
+            Parsed::DialogInfo(info) => {
+                let one = |dialog: &WatchedDialog| {
+                    let values = (
+                        (&dialog.id, &dialog.state, &dialog.direction, &dialog.local_uri, &dialog.local_display_name),
+                        (&dialog.remote_uri, &dialog.remote_display_name, &dialog.event, dialog.code, dialog.duration),
+                        (&dialog.call_id, &dialog.local_tag, &dialog.remote_tag),
+                    );
+                    made(py, "_watched_dialog", values)
+                };
+                let dialogs = info.dialogs.iter().map(one).collect::<PyResult<Vec<_>>>()?;
+                made(py, "DialogInfo", (&info.entity, info.version, info.is_full, dialogs))
+            }
+            Parsed::Presence(presence) => {
+                let one = |tuple: &Tuple| {
+                    let values = (&tuple.id, tuple.is_open, &tuple.contact, &tuple.note, &tuple.timestamp);
+                    made(py, "PresenceTuple", values)
+                };
+                let tuples = presence.tuples.iter().map(one).collect::<PyResult<Vec<_>>>()?;
+                let values = (&presence.entity, tuples, presence.notes.clone(), presence.activities.clone());
+                made(py, "Presence", values)
+            }
+        }
+    }
+}
+
+/// A presence document (`application/pidf+xml`) about one presentity.
+#[pyfunction]
+pub fn presence_document(
+    entity: String,
+    is_open: bool,
+    contact: Option<String>,
+    note: Option<String>,
+    activities: Vec<String>,
+) -> String {
+    let tuple = Tuple { id: "sipwire".into(), is_open: Some(is_open), contact, ..Tuple::default() };
+    Presence { entity, tuples: vec![tuple], notes: note.into_iter().collect(), activities }.write()
 }
 
 impl Value for Vec<&'static str> {

@@ -27,7 +27,7 @@ mod core {
     #[pymodule_export]
     use super::engine::PyEngine;
     #[pymodule_export]
-    use super::event::notification_table;
+    use super::event::{notification_table, presence_document};
     #[pymodule_export]
     use super::frame::PyFrame;
     #[pymodule_export]

@@ -77,6 +77,22 @@ impl Dialog {
         })
     }
 
+    /// The subscriber's side, from the NOTIFY that makes the dialog (RFC 6665 §4.4.1) and the number of our SUBSCRIBE.
+    ///
+    /// # Errors
+    /// When the request has no usable Contact or its headers cannot be read.
+    pub fn uac_by_request(request: &Message, local_seq: u32, flow: Flow) -> Result<Self, DialogError> {
+        let to = request.to().map_err(|error| DialogError(error.what))?;
+        let local_tag = String::from_utf8_lossy(to.tag().unwrap_or_default()).into_owned();
+        let secure = to.uri().is_ok_and(|uri| uri.is_secure()) && flow.transport == Transport::Tls;
+        Ok(Self {
+            local: request.header(HeaderName::To).unwrap_or_default().into(),
+            local_seq,
+            secure,
+            ..Self::uas(request, &local_tag, flow)?
+        })
+    }
+
     /// The UAS's side, from a request that makes a dialog and the tag we answer it with (RFC 3261 §12.1.1).
     ///
     /// # Errors
@@ -131,6 +147,11 @@ impl Dialog {
     /// The number of the last request we sent.
     pub fn local_seq(&self) -> u32 {
         self.local_seq
+    }
+
+    /// Takes note that requests up to this number were sent outside the dialog, with its Call-ID and our tag.
+    pub fn raise_local_seq(&mut self, number: u32) {
+        self.local_seq = self.local_seq.max(number);
     }
 
     /// True for a request the peer sent inside this dialog.

@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod bodies;
 pub mod build;
 pub mod cpim;
 pub mod dialog;

@@ -30,7 +30,7 @@ use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::{Host, Uri};
 
 /// Methods we take, as `Allow` lists them.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, MESSAGE";
+pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, MESSAGE, SUBSCRIBE, NOTIFY";
 
 /// Reliable provisional responses (RFC 3262), by their name in Supported, Require and Unsupported.
 pub(crate) const RELIABLE: &str = "100rel";

@@ -15,7 +15,7 @@ use super::credentials::{Attempts, Authorizable, Path};
 use super::locate::{Answer, Question};
 use super::routing::{Asker, RouteWalk, Step};
 use super::{UserAgent, messages, options, tokens};
-use crate::event::{AccountId, RequestId};
+use crate::event::{AccountId, RequestId, SubscriptionId};
 use crate::session::name_addr;
 use crate::sip::build::Builder;
 use crate::sip::dialog::{MAX_FORWARDS, request_line_uri};
@@ -34,6 +34,9 @@ pub(crate) enum Owner {
     Message(AccountId),
     /// Nobody: a delivery notification for a message from this source.
     Report(IpAddr),
+    /// A subscription whose dialog is to be made.
+    Subscription(SubscriptionId),
+    Publication(SubscriptionId),
 }
 
 /// What is to be sent.
@@ -47,6 +50,8 @@ pub(crate) struct Ask {
     pub to: Option<Uri>,
     /// A Call-ID and the last CSeq number used with it; `None`: a new one.
     pub call: Option<(String, u32)>,
+    /// Our From tag; `None`: a new one.
+    pub tag: Option<String>,
     /// `Route` of the request, in order (a Service-Route).
     pub route_set: Vec<String>,
     /// Further headers; `Contact` is written when `with_contact` says so.
@@ -97,9 +102,9 @@ impl Exchange {
         };
         Self {
             id: RequestId(core.next_id()),
+            tag: ask.tag.clone().unwrap_or_else(|| tokens::tag(&mut core.random)),
             ask,
             call_id,
-            tag: tokens::tag(&mut core.random),
             seq,
             attempts: Attempts::default(),
             flow: None,
@@ -285,6 +290,8 @@ impl UserAgent {
             Owner::Registration(account) => self.registration_answered(account, &outcome, now),
             Owner::Ping => options::answered(id, outcome, &mut self.core),
             Owner::Message(account) => messages::answered(id, account, outcome, &mut self.core),
+            Owner::Subscription(id) => self.subscription_answered(id, &outcome, now),
+            Owner::Publication(id) => self.publication_answered(id, &outcome, now),
             Owner::Report(source) => messages::report_answered(source, &mut self.core),
         }
     }

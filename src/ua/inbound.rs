@@ -96,7 +96,7 @@ impl UserAgent {
                 Some(id) => {
                     self.with(id, |session, core| session.handle_request(server, &request, flow, core, now));
                 }
-                None => self.core.answer(server, &request, flow, 481, now),
+                None => self.take_in_subscription(server, &request, flow, now),
             }
             return;
         }
@@ -107,7 +107,9 @@ impl UserAgent {
                 Err(refusal) => refusal,
             },
             Method::Message => return take_message(server, &request, flow, &mut self.core, now),
-            Method::Bye | Method::Cancel | Method::Prack => Refusal::new(481), // of no dialog, of no transaction
+            Method::Subscribe => return self.take_subscribe(server, request, flow, now),
+            // Of no dialog, of no transaction.
+            Method::Notify | Method::Bye | Method::Cancel | Method::Prack => Refusal::new(481),
             Method::Other(_) => Refusal::with(501, "Allow", ALLOW),
             _ => Refusal::with(405, "Allow", ALLOW),
         };
@@ -264,7 +266,12 @@ impl UserAgent {
                 self.core.clients.remove(&client);
                 self.step_exchange(id, now, |exchange, core| exchange.handle_response(response, flow, core, now));
             }
-            ClientUse::Subscription(_) => {}
+            ClientUse::Subscription(id) => {
+                if status >= 200 {
+                    self.core.clients.remove(&client);
+                }
+                self.subscription_response(id, client, response, flow, now);
+            }
             ClientUse::Bye(_) | ClientUse::Exchange(_) => {}
         }
     }
@@ -298,7 +305,9 @@ impl UserAgent {
                 let why = "Request Timeout";
                 self.step_exchange(id, now, |exchange, core| exchange.handle_failure(408, why, core, now));
             }
-            Some(ClientUse::Subscription(_)) => {}
+            Some(ClientUse::Subscription(id)) => {
+                self.subscription_no_response(id, client, 408, "Request Timeout", now);
+            }
             None => {}
         }
     }
@@ -315,7 +324,7 @@ impl UserAgent {
             Some(ClientUse::Exchange(id)) => {
                 self.step_exchange(id, now, |exchange, core| exchange.handle_failure(503, error, core, now));
             }
-            Some(ClientUse::Subscription(_)) => {}
+            Some(ClientUse::Subscription(id)) => self.subscription_no_response(id, client, 503, error, now),
             None => {}
         }
     }

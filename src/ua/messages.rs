@@ -18,7 +18,7 @@ use super::inbound::{RETRY_AFTER, Refusal, sip_uri};
 use super::limits::Admission;
 use super::routing::RouteWalk;
 use super::{UserAgent, VerbError, tokens};
-use crate::event::{AccountId, EventKind, RequestId, Route, Sender, SessionId};
+use crate::event::{AccountId, EventKind, Originator, RequestId, Route, Sender, SessionId};
 use crate::session::{check_callee, required_extensions};
 use crate::sip::cpim::{self, Address, Cpim, DateTime, Header};
 use crate::sip::headers::ContentType;
@@ -192,11 +192,14 @@ impl UserAgent {
 
 /// Tells the application what became of its message.
 pub(super) fn answered(request: RequestId, account: AccountId, outcome: Outcome, core: &mut Core) {
-    let Outcome { code, reason, .. } = outcome;
+    let Outcome { code, reason, response, .. } = outcome;
     let reason: Arc<str> = reason.into();
     let kind = match code {
         200..300 => EventKind::MessageDidSucceed { request, code, reason },
-        _ => EventKind::MessageDidFail { request, code, reason },
+        _ => {
+            let originator = if response.is_some() { Originator::Remote } else { Originator::Local };
+            EventKind::MessageDidFail { request, originator, code, reason }
+        }
     };
     core.notify_as(Sender::Account(account), kind);
 }
@@ -345,6 +348,7 @@ impl Core {
             uri,
             to: None,
             call: None,
+            tag: None,
             route_set: Vec::new(),
             headers: Vec::new(),
             with_contact: false, // RFC 3428 §4: it makes no dialog

@@ -18,6 +18,7 @@ pub(crate) mod options;
 pub mod peers;
 pub(crate) mod registration;
 pub(crate) mod routing;
+pub mod subscription;
 #[cfg(test)]
 mod tests;
 pub(crate) mod timers;
@@ -37,9 +38,11 @@ use rand::rngs::StdRng;
 use self::core::{Core, warning_header};
 use self::exchange::Exchange;
 use self::locate::{Answer, Question};
+use self::messages::OpenReports;
 use self::peers::Peer;
 use self::registration::Registrations;
 use self::routing::{Asker, RouteWalk};
+use self::subscription::Subscriptions;
 use crate::event::{AccountId, Event, EventKind, RequestId, Route, SessionId, SessionState, Snapshot};
 use crate::media::{CodecKind, LocalChat, LocalMedia, MediaCommand, MediaEvent, RecordingLayout, SrtpPolicy};
 use crate::session::Session;
@@ -71,6 +74,8 @@ pub struct UaConfig {
     pub accepts_calls: bool,
     /// False: whoever sends a MESSAGE is told 480.
     pub accepts_messages: bool,
+    /// Event packages that others may subscribe to, as `Allow-Events` lists them.
+    pub event_packages: Vec<String>,
 }
 
 /// One identity of ours.
@@ -206,6 +211,8 @@ pub enum Output {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UaStats {
     pub sessions: usize,
+    /// Subscriptions in both roles, and publications.
+    pub subscriptions: usize,
     pub dialogs: usize,
     pub client_transactions: usize,
     pub server_transactions: usize,
@@ -229,6 +236,7 @@ pub struct UserAgent {
     /// Requests of ours outside of sessions and dialogs, by number.
     exchanges: BTreeMap<RequestId, Exchange>,
     registrations: Registrations,
+    subscriptions: Subscriptions,
 }
 
 impl UserAgent {
@@ -239,6 +247,7 @@ impl UserAgent {
             broken: Vec::new(),
             exchanges: BTreeMap::new(),
             registrations: Registrations::default(),
+            subscriptions: Subscriptions::default(),
         }
     }
 
@@ -460,6 +469,8 @@ impl UserAgent {
             self.with(id, |session, core| session.end(None, core, now));
         }
         self.unregister_all(now);
+        self.core.open_reports = OpenReports::default(); // nobody waits for their answers any more
+        self.end_all_subscriptions(now);
         self.drain_transactions(now);
     }
 
@@ -533,6 +544,7 @@ impl UserAgent {
             self.core.clients.remove(&client);
         }
         self.registration_timeouts(now);
+        self.subscription_timeouts(now);
         self.drain_transactions(now);
     }
 
@@ -551,7 +563,14 @@ impl UserAgent {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let core = &self.core;
         let registrations = self.registrations.next_timeout();
-        let all = [core.transactions.poll_timeout(), core.timers.next(), core.forks.next_timeout(), registrations];
+        let subscriptions = self.subscriptions.next_timeout();
+        let all = [
+            core.transactions.poll_timeout(),
+            core.timers.next(),
+            core.forks.next_timeout(),
+            registrations,
+            subscriptions,
+        ];
         all.into_iter().flatten().min()
     }
 
@@ -574,6 +593,7 @@ impl UserAgent {
         let (client_transactions, server_transactions) = self.core.transactions.len();
         UaStats {
             sessions: self.sessions.len(),
+            subscriptions: self.subscriptions.len(),
             dialogs: self.core.tags.len(),
             client_transactions,
             server_transactions,
@@ -587,6 +607,7 @@ impl UserAgent {
         self.sessions.is_empty()
             && self.exchanges.is_empty()
             && self.registrations.are_off()
+            && self.subscriptions.is_empty()
             && core.transactions.is_empty()
             && core.clients.is_empty()
             && core.servers.is_empty()

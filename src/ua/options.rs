@@ -15,7 +15,11 @@ use crate::sip::uri::Uri;
 
 /// Answers OPTIONS inside and outside dialogs.
 pub(crate) fn answer_options(server: ServerId, request: &Message, flow: Flow, core: &mut Core, now: Instant) {
-    let headers = [("Allow", ALLOW), ("Accept", ACCEPT_ALL), ("Supported", SUPPORTED)];
+    let packages = core.allow_events();
+    let mut headers = vec![("Allow", ALLOW), ("Accept", ACCEPT_ALL), ("Supported", SUPPORTED)];
+    if !packages.is_empty() {
+        headers.push(("Allow-Events", &packages));
+    }
     core.answer_with(server, request, flow, 200, &headers, now);
 }
 
@@ -33,6 +37,7 @@ pub(super) fn ping(account: AccountId, uri: Uri, walk: RouteWalk, core: &Core) -
         uri,
         to: None,
         call: None,
+        tag: None,
         route_set: Vec::new(),
         headers: vec![("Accept", ACCEPT_ALL.to_owned())],
         with_contact: true,

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from sipwire import Account, Engine
 from sipwire.testing import write_tone
 from tests.interop.peers import Command, free_port
 
@@ -141,3 +142,28 @@ def test_ipv6_and_both_families_at_once(listen: str, called: str) -> None:
         answer.wait_for("SIPSessionDidEnd")
         assert answer.finish(interrupt=True) == OK
     assert answer.result == {"answered": 1, "failed": 0}
+
+
+def test_messages_and_their_exit_codes() -> None:
+    engine = Engine("takes messages")
+    engine.start(local_ip="127.0.0.1")
+    try:
+        account = Account("bob@127.0.0.1", engine=engine)
+        host, port = engine.addresses["udp"]
+        code, lines, errors = run("message", f"sip:bob@{host}:{port}", "hello")
+        assert (code, lines[-1]["result"]) == (OK, {"code": 200, "reason": "OK"}), errors
+        code, lines, _ = run("message", f"sip:bob@{host}:{port}", "read me", "--delivered", "--local-ip", "127.0.0.1")
+        assert (code, lines[-1]["result"]["status"]) == (OK, "delivered")
+        code, lines, _ = run("message", f"sip:nobody@{host}:{port}", "hello")
+        assert (code, lines[-1]["result"]["code"]) == (REFUSED, 404)
+        account.delete()
+    finally:
+        engine.stop()
+    code, lines, _ = run("message", "sip:x@127.0.0.1:9;transport=tcp", "hello")
+    assert (code, lines[-1]["result"]["code"]) == (LOCAL_ERROR, 503)
+    code, _, errors = run("message", "sip:x@127.0.0.1", "hello", "--content-type", "nonsense")
+    assert (code, "nonsense" in errors) == (LOCAL_ERROR, True)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        code, lines, _ = run("message", f"sip:127.0.0.1:{silent.getsockname()[1]}", "x", "--timeout", "0.5")
+    assert (code, lines[-1]["result"]["code"]) == (TIMED_OUT, 408)

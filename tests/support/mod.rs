@@ -232,6 +232,7 @@ pub fn config(address: SocketAddr) -> UaConfig {
         chat: true,
         accepts_calls: true,
         accepts_messages: true,
+        event_packages: Vec::new(),
     }
 }
 

@@ -71,7 +71,9 @@ async def run(arguments: argparse.Namespace, output: Output) -> int:
     fields = {"code": outcome.code, "reason": outcome.reason}
     if not outcome.accepted:
         output.result(f"{outcome.code} {outcome.reason}", **fields)
-        return TIMED_OUT if outcome.code == 408 else REFUSED
+        if outcome.answered:
+            return REFUSED
+        return TIMED_OUT if outcome.code == 408 else LOCAL_ERROR
     if not reports:
         output.result(f"{outcome.code} {outcome.reason}", **fields)
         return OK

@@ -332,6 +332,7 @@ impl Registration {
             uri: target.registrar.clone(),
             to: Some(settings.uri.clone()),
             call: Some((self.call_id.clone(), self.seq)),
+            tag: None,
             route_set: Vec::new(),
             headers: vec![("Expires", expires.to_string()), ("Supported", supported.to_owned())],
             with_contact: true,

@@ -91,6 +91,7 @@ impl UserAgent {
 
     /// No new call is taken or made; those in progress go on. The registration is ended first, the account goes then.
     pub fn remove_account(&mut self, account: AccountId, now: Instant) {
+        self.end_subscriptions_of(account, now);
         self.core.accounts.leave(account);
         self.step_registration(account, now, |registration, core| registration.unregister(core, now));
     }
@@ -183,6 +184,7 @@ impl UserAgent {
         if let Some(ask) = self.registrations.step(account, &mut self.core, act) {
             self.start_exchange(ask, now);
         }
+        self.follow_registration(account, now);
         self.drain_transactions(now);
     }
 }

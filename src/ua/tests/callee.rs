@@ -19,7 +19,7 @@ fn requests_that_cannot_be_served_get_the_answer_of_the_rfc() {
         (Draft { method: "BYE", ..tagged.clone() }, "481", "", ""),
         (Draft::new("BYE", "b"), "481", "", ""),
         (Draft::new("FLY", "f"), "501", "Allow", ALLOW),
-        (Draft::new("SUBSCRIBE", "s"), "405", "Allow", ALLOW),
+        (Draft::new("SUBSCRIBE", "s"), "489", "", ""),
         (Draft::new("REGISTER", "r"), "405", "Allow", ALLOW),
         (at("tel:+431234"), "416", "", ""),
         (at("sip:nobody@192.0.2.1"), "404", "", ""),

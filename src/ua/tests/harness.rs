@@ -49,6 +49,10 @@ fn by(originator: Originator) -> &'static str {
     }
 }
 
+fn again(retry_after: Option<f64>) -> String {
+    retry_after.map_or("for good".to_owned(), |seconds| format!("again in {seconds:.0} s"))
+}
+
 /// An event as one short line.
 pub fn line(kind: &EventKind) -> String {
     match kind {
@@ -105,6 +109,28 @@ pub fn line(kind: &EventKind) -> String {
             let wanted = if disposition.is_empty() { String::new() } else { format!(" [{}]", disposition.join(" ")) };
             format!("EngineGotMessage {from_uri} {content_type} {content:?}{wanted}{call}")
         }
+        EventKind::SubscriptionDidStart { state, expires } => format!("DidStart {state} {expires}"),
+        EventKind::SubscriptionGotNotify { event, state, parsed, .. } => {
+            format!("GotNotify {event} {state}{}", if parsed.is_some() { " parsed" } else { "" })
+        }
+        EventKind::SubscriptionDidFail { code, reason, retry_after } => {
+            format!("DidFail {code} {reason}, {}", again(*retry_after))
+        }
+        EventKind::SubscriptionDidEnd { reason } => format!("DidEnd {reason}"),
+        EventKind::EngineGotSubscription { event, from_uri, expires, accept, .. } => {
+            format!("EngineGotSubscription {event} {from_uri} {expires} {}", accept.join("+"))
+        }
+        EventKind::AccountGotMessageSummary { messages_waiting, counts, .. } => {
+            let counts = counts.iter().map(|count| {
+                format!(" {} {}/{} ({}/{})", count.class, count.new, count.old, count.urgent_new, count.urgent_old)
+            });
+            format!("AccountGotMessageSummary {messages_waiting}{}", counts.collect::<String>())
+        }
+        EventKind::PublicationDidSucceed { expires } => format!("PublicationDidSucceed {expires}"),
+        EventKind::PublicationDidFail { code, reason, retry_after } => {
+            format!("PublicationDidFail {code} {reason}, {}", again(*retry_after))
+        }
+        EventKind::PublicationDidEnd { reason } => format!("PublicationDidEnd {reason}"),
         other => format!("{other:?}"),
     }
 }
@@ -142,6 +168,7 @@ pub fn config(at: SocketAddr) -> UaConfig {
         chat: true,
         accepts_calls: true,
         accepts_messages: true,
+        event_packages: Vec::new(),
     }
 }
 
