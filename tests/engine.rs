@@ -263,6 +263,28 @@ fn pcma_in_the_clear_carries_tones() {
 }
 
 #[test]
+fn tones_cross_over_tls_and_websockets() {
+    let file = |name| Some(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/tls").join(name));
+    for transport in [Transport::Tls, Transport::Ws, Transport::Wss] {
+        let callee = Peer::new(|options, _| {
+            (options.tls_port, options.ws_port, options.wss_port) = (Some(0), Some(0), Some(0));
+            options.tls_certificate = file("loopback.pem");
+        });
+        let caller = Peer::new(|options, _| options.tls_ca = file("authority.pem"));
+        let ((mut caller, out), (mut callee, into)) = talk(caller, callee, transport);
+        let snapshot = callee.engine.snapshot(into).expect("it runs").expect("the call");
+        assert_eq!(snapshot.transport, Some(transport));
+        // The caller listens nowhere for this transport: BYE has to come over the connection it made.
+        callee.engine.end(into, None).expect("it is established");
+        caller.ended();
+        callee.ended();
+        assert!(caller.engine.snapshot(out).expect("it runs").is_none());
+        caller.assert_sound();
+        callee.assert_sound();
+    }
+}
+
+#[test]
 fn a_written_tone_comes_back_through_echo() {
     let ((caller, out), (callee, into)) = talk(Peer::plain(), Peer::plain(), Transport::Udp);
     callee.audio(into).echo(true).expect("an open stream");

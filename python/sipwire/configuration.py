@@ -122,7 +122,7 @@ class _Group:
 
 
 class SIPSimpleSettings(_Group):
-    """The settings of the default engine, in the groups ``audio``, ``rtp``, ``sip`` and ``logs``.
+    """The settings of the default engine, in the groups ``audio``, ``rtp``, ``sip``, ``tls`` and ``logs``.
 
     They hold from the next :meth:`Engine.start_cfg` on; :meth:`save` keeps them in the file.
     """
@@ -130,6 +130,7 @@ class SIPSimpleSettings(_Group):
     audio: _Group
     rtp: _Group
     sip: _Group
+    tls: _Group
     logs: _Group
 
     def __init__(self) -> None:
@@ -137,7 +138,17 @@ class SIPSimpleSettings(_Group):
         groups: dict[str, dict[str, t.Any]] = {
             "audio": {"device": "null", "recordings_directory": ".", "codec_list": None},
             "rtp": {"port_range": (16384, 32767)},
-            "sip": {"udp_port": 0, "tcp_port": 0, "max_sessions": None, "invite_rate": None},
+            "sip": {
+                "udp_port": 0,
+                "tcp_port": 0,
+                "tls_port": None,
+                "ws_port": None,
+                "wss_port": None,
+                "websocket_origins": None,
+                "max_sessions": None,
+                "invite_rate": None,
+            },
+            "tls": {"certificate": None, "private_key": None, "ca": None, "verify": True, "verify_client": None},
             "logs": {"trace_sip": False},
         }
         for name, defaults in groups.items():
@@ -159,6 +170,15 @@ class SIPSimpleSettings(_Group):
             "max_sessions": self.sip.max_sessions,
             "invite_rate": self.sip.invite_rate,
             "trace_sip": self.logs.trace_sip,
+            "tls_port": self.sip.tls_port,
+            "ws_port": self.sip.ws_port,
+            "wss_port": self.sip.wss_port,
+            "websocket_origins": self.sip.websocket_origins,
+            "tls_verify": self.tls.verify,
+            "tls_verify_client": self.tls.verify_client,
         }
+        for name in ("certificate", "private_key", "ca"):
+            path = getattr(self.tls, name)
+            options[f"tls_{name}"] = None if path is None else os.path.expanduser(path)
         set_options = {name: value for name, value in options.items() if value is not None}
         return {**set_options, "udp_port": self.sip.udp_port, "tcp_port": self.sip.tcp_port}

@@ -44,7 +44,8 @@ TRANSPORTS: t.Final = ("udp", "tcp", "tls", "ws", "wss")
 class Route:
     """Where requests are sent: an IP address (v4 or v6) or host name, a port and a transport. Immutable.
 
-    ``port`` is 5060 unless given (5061 for TLS). Raises :exc:`ValueError` naming what cannot be used.
+    ``port`` is 5060 unless given (5061 for TLS, 80 and 443 for WebSockets). Raises :exc:`ValueError` naming what cannot
+    be used.
     """
 
     __slots__ = ("address", "port", "transport")
@@ -63,7 +64,7 @@ class Route:
         if transport not in TRANSPORTS:
             raise ValueError(f"transport {transport!r} of a Route is none of {', '.join(TRANSPORTS)}")
         if port is None:
-            port = 5061 if transport == "tls" else 5060
+            port = {"tls": 5061, "ws": 80, "wss": 443}.get(transport, 5060)
         if isinstance(port, bool) or not isinstance(port, int) or not 0 < port < 65536:
             raise ValueError(f"port {port!r} of a Route is not a number from 1 to 65535")
         _set(self, "address", bare)

@@ -50,18 +50,6 @@ _LAG_LIMIT = 10_000
 _EXIT_PATIENCE = 2.0
 """Seconds the end of the program waits for BYE and recordings, all engines together."""
 
-_LATER: t.Final = {
-    "tls_port": None,
-    "ws_port": None,
-    "wss_port": None,
-    "tls_certificate": None,
-    "tls_private_key": None,
-    "tls_ca": None,
-    "tls_verify": True,
-}
-"""Options whose feature this version does not have, with the only value they can have."""
-
-
 class OptionsAnswer(t.NamedTuple):
     """What came back for an OPTIONS: a final code (408 when nothing came), its reason, the round trip in seconds."""
 
@@ -177,7 +165,9 @@ class Engine:
         """Binds the sockets and starts the threads; both are ready on return.
 
         Posts SIPEngineWillStart and SIPEngineDidStart, or SIPEngineDidFail(error). The options are those of the guide:
-        ``local_ip``, ``advertised_ip``, ``udp_port``, ``tcp_port``, ``user_agent``, ``rtp_port_range``,
+        ``local_ip`` (all addresses of both families), ``advertised_ip``, ``udp_port``, ``tcp_port``, ``tls_port``,
+        ``ws_port``, ``wss_port``, ``tls_certificate``, ``tls_private_key``, ``tls_ca`` (PEM files), ``tls_verify``,
+        ``tls_verify_client`` ("optional" or "required"), ``websocket_origins``, ``user_agent``, ``rtp_port_range``,
         ``audio_device``, ``codecs``, ``media_threads``, ``recordings_directory``, ``max_sessions``, ``invite_rate``,
         ``invite_rate_per_source``, ``trace_sip``, ``trace_rtp``, ``auto_ring``, ``accepts_messages``.
 
@@ -202,9 +192,6 @@ class Engine:
         _catch_sigterm()
 
     def _start(self, options: dict[str, t.Any]) -> None:
-        for name, only in _LATER.items():
-            if options.pop(name, only) != only:
-                raise EngineError(f"{name}: this version does not have it yet")
         directory = options.pop("recordings_directory", ".")
         if not isinstance(directory, (str, os.PathLike)):
             raise EngineError(f"recordings_directory={directory!r}: not a path")
@@ -312,6 +299,14 @@ class Engine:
     def stats(self) -> _core.EngineStats:
         """Counters of every queue, limit and transport; raises :exc:`EngineError` when the engine does not run."""
         return self._running().stats()
+
+    def reload_certificates(self) -> None:
+        """Reads ``tls_certificate``, ``tls_private_key`` and ``tls_ca`` again; connections that are open stay.
+
+        A file that has changed is also noticed by itself, with the next connection. Raises :exc:`EngineError` naming
+        the file that cannot be used; then those from before go on.
+        """
+        self._running().reload_certificates()
 
     @property
     def accounts(self) -> list[Account]:
