@@ -50,6 +50,7 @@ _LAG_LIMIT = 10_000
 _EXIT_PATIENCE = 2.0
 """Seconds the end of the program waits for BYE and recordings, all engines together."""
 
+
 class OptionsAnswer(t.NamedTuple):
     """What came back for an OPTIONS: a final code (408 when nothing came), its reason, the round trip in seconds."""
 

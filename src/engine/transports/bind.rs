@@ -23,8 +23,8 @@ pub(crate) struct Bound {
     pub(super) origins: Origins,
     /// Where connections are made from.
     pub(super) bind_ip: Option<IpAddr>,
-    /// What we are told by where we do not listen.
-    shown_ip: IpAddr,
+    /// What we are told by, one of each family.
+    shown: Vec<IpAddr>,
 }
 
 impl Bound {
@@ -54,8 +54,9 @@ impl Bound {
         }
         let origins = options.websocket_origins.clone().map_or(Origins::SameHost, Origins::List);
         let bind_ip = options.local_ip.filter(|ip| !ip.is_unspecified());
-        let (tcp, shown_ip) = (options.tcp_port.is_some(), families.shown(families.addresses[0]));
-        Ok(Self { udp, tcp, listeners, tls, origins, bind_ip, shown_ip })
+        let shown = families.addresses.iter().map(|ip| families.shown(*ip)).collect();
+        let tcp = options.tcp_port.is_some();
+        Ok(Self { udp, tcp, listeners, tls, origins, bind_ip, shown })
     }
 
     /// Every address with its transport, the preferred family first: what Via and Contact are written from. Port 0 stands
@@ -66,7 +67,7 @@ impl Bound {
         let mut local: Vec<_> = udp.chain(listeners).collect();
         for transport in [Transport::Tls, Transport::Ws, Transport::Wss] {
             if !local.iter().any(|(listening, _)| *listening == transport) {
-                local.push((transport, SocketAddr::new(self.shown_ip, 0)));
+                local.extend(self.shown.iter().map(|ip| (transport, SocketAddr::new(*ip, 0))));
             }
         }
         local

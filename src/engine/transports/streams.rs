@@ -25,7 +25,7 @@ use crate::ua::peers::Peer;
 /// What arrives from connections and waits for the lane. A full queue stops the readers, TCP stops the peers.
 pub(in crate::engine) const INPUT_LIMIT: usize = 1024;
 /// Open connections at most; a peer needs one.
-const CONNECTION_LIMIT: usize = 4096;
+const CONNECTION_LIMIT: usize = 8192;
 /// Of these from one address (a trunk is one source).
 const CONNECTION_LIMIT_PER_SOURCE: usize = 1024;
 /// Messages that wait for one peer to read …
@@ -245,6 +245,21 @@ impl Streams {
             connection.unanswered.pop_front(); // its own timers will tell
         }
         Ok(connection.local)
+    }
+
+    /// Whether TCP is used at all.
+    pub fn has_tcp(&self) -> bool {
+        self.tcp
+    }
+
+    /// The connection that a flow without one of its own uses.
+    pub fn connection_to(&self, flow: Flow) -> Option<ConnectionId> {
+        self.by_key.get(&Key::new(flow.transport, flow.remote, None)).copied()
+    }
+
+    /// Our address on a connection whose handshakes are through.
+    pub fn local_of_open(&self, id: ConnectionId) -> Option<SocketAddr> {
+        self.connections.get(&id).filter(|connection| connection.open).map(|connection| connection.local)
     }
 
     fn connect(&mut self, key: Key, flow: Flow, peer: Option<&Peer>, now: Instant) -> Result<ConnectionId, String> {

@@ -181,3 +181,57 @@ fn a_kept_connection_that_closes_is_told_with_its_requests() {
         assert!(matches!(&arrival, Arrival::FlowFailed { flow: failed, .. } if *failed == flow), "{arrival:?}");
     });
 }
+
+/// A request of ours that is too large for a datagram.
+fn large(number: u64, method: &str) -> Bytes {
+    let text = String::from_utf8(request(number, "").to_vec()).expect("text");
+    let subject = format!("Subject: {}\r\nContent-Length", "x".repeat(1300));
+    text.replace("SIP/2.0/TCP", "SIP/2.0/UDP").replace("OPTIONS", method).replace("Content-Length", &subject).into()
+}
+
+#[test]
+fn a_large_request_goes_over_tcp_with_all_that_belongs_to_it() {
+    run(async {
+        // Both transports on one number, as everywhere.
+        let (mut one, mut two) = (Side::new(|_| {}), Side::new(|_| {}));
+        one.transports.large.loopback_limit = 1300;
+        let to = two.at(Transport::Udp);
+        assert_eq!(two.at(Transport::Tcp), to);
+        let (flow, now) = (Flow::to(Transport::Udp, to), Instant::now());
+        let invite = large(1, "INVITE");
+        one.transports.send(flow, None, invite.clone(), Some(ClientId(1)), now).expect("sent");
+        let (came, arrival) = both(&mut one, &mut two).await;
+        let Arrival::Message { message, flow: from, .. } = arrival else { panic!("{came} {arrival:?}") };
+        assert_eq!(from.transport, Transport::Tcp);
+        assert_eq!(message.top_via().expect("a Via").transport, b"TCP");
+        assert_eq!(message.as_bytes().len(), invite.len());
+        // What the transaction repeats goes nowhere, its CANCEL the same way, a small request of another as ever.
+        one.transports.send(flow, None, invite, Some(ClientId(1)), now).expect("held back");
+        let cancel = String::from_utf8(request(1, "").to_vec()).expect("text").replace("OPTIONS", "CANCEL");
+        let cancel = Bytes::from(cancel.replace("SIP/2.0/TCP", "SIP/2.0/UDP"));
+        one.transports.send(flow, None, cancel, Some(ClientId(2)), now).expect("sent");
+        one.request(flow, None, 3).expect("sent");
+        let mut came = vec![two.message().await, two.message().await];
+        came.sort_by_key(|(number, _)| *number);
+        let came: Vec<_> = came.iter().map(|(number, flow)| (*number, flow.transport, flow.connection)).collect();
+        assert_eq!(came, [(1, Transport::Tcp, from.connection), (3, Transport::Udp, None)]);
+        assert_eq!(two.counters.of(Transport::Tcp).stats().received, 2);
+    });
+}
+
+#[test]
+fn a_large_request_is_a_datagram_after_all_where_nobody_takes_connections() {
+    run(async {
+        let (mut one, mut two) = (Side::new(|_| {}), Side::new(|options| options.tcp_port = None));
+        one.transports.large.loopback_limit = 1300;
+        let flow = Flow::to(Transport::Udp, two.at(Transport::Udp));
+        for number in 1..3 {
+            let bytes = large(number, "OPTIONS");
+            one.transports.send(flow, None, bytes.clone(), Some(ClientId(number)), Instant::now()).expect("sent");
+            let (_, arrival) = both(&mut one, &mut two).await;
+            let Arrival::Message { message, flow: from, .. } = arrival else { panic!("{arrival:?}") };
+            assert_eq!((from.transport, message.as_bytes()), (Transport::Udp, &bytes));
+        }
+        assert_eq!(one.counters.of(Transport::Tcp).stats().connect_failures, 1, "the second does not try again");
+    });
+}
