@@ -176,6 +176,48 @@ fn an_interval_too_brief_is_raised_once() {
     assert_eq!(net.log().len(), 2);
 }
 
+fn challenge(nonce: &str, stale: bool) -> (u16, Vec<(&'static str, String)>) {
+    let stale = if stale { ", stale=true" } else { "" };
+    (401, vec![("WWW-Authenticate", format!("Digest realm=\"example.com\", nonce=\"{nonce}\", qop=\"auth\"{stale}"))])
+}
+
+fn with_password(settings: &mut AccountSettings) {
+    settings.credentials = Some(Credentials { username: "alice".into(), password: "wondrous".into() });
+}
+
+fn nonce(register: &Register) -> Option<String> {
+    let value = String::from_utf8_lossy(register.message.header(HeaderName::Authorization)?).into_owned();
+    let (_, rest) = value.split_once("nonce=\"")?;
+    Some(rest.split_once('"')?.0.to_owned())
+}
+
+/// (59) A stale nonce is replaced by the new one at once; nobody is told.
+#[test]
+fn a_stale_nonce_is_replaced_without_a_word() {
+    let mut net = Net::new(1);
+    net.script(|register| {
+        // A nonce is good for half an hour.
+        let current = format!("n{}", register.at.as_secs() / 1800);
+        match nonce(register) {
+            None => Some(challenge(&current, false)),
+            Some(nonce) if nonce != current => Some(challenge(&current, true)),
+            Some(_) => None,
+        }
+    });
+    net.register(with_password);
+    net.run(2 * 3600);
+    let words = net.words();
+    assert!(words.len() > 20 && words.chunks(2).all(|pair| pair[0] == "will" && pair[1] == "for 600"), "{words:?}");
+    let refused = net.log().len() - words.len() / 2;
+    assert!((4..=5).contains(&refused), "one try more for each new nonce, {refused}");
+    net.script(|_| Some(challenge("other", false)));
+    net.run(600);
+    assert_eq!(net.words().last().map(String::as_str), Some("failed 401"), "a wrong password is no stale nonce");
+    let tried = net.log().len();
+    net.run(7200);
+    assert_eq!(net.log().len(), tried, "and is not tried on and on");
+}
+
 /// (60) Our contact, and no other, is taken back with Expires 0: by unregister(), with the account, at the end of all.
 #[test]
 fn unregistered_by_the_verb_with_the_account_and_at_the_end() {
