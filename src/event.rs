@@ -139,6 +139,8 @@ pub struct Snapshot {
     pub request_headers: Option<Headers>,
     pub response_headers: Option<Headers>,
     pub end_reason: Option<Arc<str>>,
+    /// The call that this incoming one takes the place of once it is accepted (RFC 3891).
+    pub replaces: Option<SessionId>,
     /// Code and reason of SIPSessionDidFail.
     pub failure: Option<(u16, Arc<str>)>,
     /// What the last refusal of our INVITE says beside its code, if anything.
@@ -285,6 +287,52 @@ pub enum EventKind {
     },
     SessionAudioUnderrun {
         missing_ms: u32,
+    },
+    /// An INFO of the peer that is no digit (RFC 6086); without a package it is one of the older kind.
+    SessionGotInfo {
+        content: Bytes,
+        content_type: Arc<str>,
+        info_package: Option<Arc<str>>,
+    },
+    /// The answer to an INFO of ours.
+    SessionDidDeliverInfo {
+        request: RequestId,
+        code: u16,
+        reason: Arc<str>,
+    },
+    SessionDidNotDeliverInfo {
+        request: RequestId,
+        code: u16,
+        reason: Arc<str>,
+    },
+    /// The peer asks us to call `target`, in place of its call with this Call-ID if there is one.
+    SessionGotTransferRequest {
+        target: Uri,
+        replaces: Option<Arc<str>>,
+        referred_by: Option<Uri>,
+    },
+    /// We ask the peer to.
+    SessionTransferNewOutgoing {
+        target: Uri,
+        replaces: Option<Arc<str>>,
+    },
+    /// It was accepted; on the side that was asked by this new call.
+    SessionTransferDidStart {
+        session: Option<SessionId>,
+    },
+    /// What the peer reports of its new call.
+    SessionTransferGotProgress {
+        code: u16,
+        reason: Arc<str>,
+    },
+    /// The new call is up; with code 202 the peer has taken it on and what came of it is not known.
+    SessionTransferDidEnd {
+        code: u16,
+        reason: Arc<str>,
+    },
+    SessionTransferDidFail {
+        code: u16,
+        reason: Arc<str>,
     },
     // --- requests outside sessions ---
     /// The answer to an application's OPTIONS: a final code (408 when none came) and the round trip in seconds.

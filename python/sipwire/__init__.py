@@ -34,6 +34,7 @@ from sipwire.notification import (
     ObserverWeakrefProxy,
     UnknownSender,
 )
+from sipwire.requests import InfoOutcome, InfoRequest, TransferOutcome, TransferRequest
 from sipwire.session import Session, SessionManager, SessionState
 from sipwire.subscription import (
     DialogInfo,
@@ -68,6 +69,8 @@ __all__ = [
     "IObserver",
     "IllegalStateError",
     "IncomingSubscription",
+    "InfoOutcome",
+    "InfoRequest",
     "MediaError",
     "MessageCount",
     "MessageOutcome",
@@ -91,6 +94,8 @@ __all__ = [
     "SessionStateError",
     "Subscription",
     "TransferFailed",
+    "TransferOutcome",
+    "TransferRequest",
     "UnknownSender",
     "WatchedDialog",
     "__version__",

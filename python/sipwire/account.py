@@ -213,6 +213,7 @@ class Account:
             "session_timer": self.sip.session_timer,
             "require_100rel": self.sip.require_100rel,
             "message_summary": self.message_summary.enabled,
+            "info_packages": list(self.sip.info_packages),
         }
 
     def _device_name(self) -> str:

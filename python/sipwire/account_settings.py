@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import typing as t
 
 from sipwire.core import SIPURI, Route
@@ -12,6 +13,7 @@ if t.TYPE_CHECKING:
 
 __all__ = ["MessageSummarySettings", "NATSettings", "PresenceSettings", "RTPSettings", "SIPSettings"]
 
+_TOKEN: t.Final = re.compile(r"[A-Za-z0-9.!%*_+`'~-]+")
 _CODECS: t.Final = ("opus", "G722", "PCMU", "PCMA")
 _TRANSPORTS: t.Final = ("udp", "tcp", "tls", "ws", "wss")
 _ALGORITHMS: t.Final = ("SHA-512-256", "SHA-256", "MD5")
@@ -64,6 +66,7 @@ class SIPSettings(_Group):
         "_catch_all",
         "_digest_algorithms",
         "_follow_redirects",
+        "_info_packages",
         "_instance_id",
         "_outbound_proxy",
         "_register",
@@ -86,6 +89,7 @@ class SIPSettings(_Group):
         self._digest_algorithms: tuple[str, ...] = _ALGORITHMS
         self._instance_id: str | None = None
         self._catch_all = False
+        self._info_packages: tuple[str, ...] = ()
 
     @property
     def register(self) -> bool:
@@ -204,6 +208,18 @@ class SIPSettings(_Group):
     @catch_all.setter
     def catch_all(self, value: bool) -> None:
         self._catch_all = bool(value)
+
+    @property
+    def info_packages(self) -> tuple[str, ...]:
+        """Info packages whose INFOs are taken (RFC 6086), as SIPSessionGotInfo; INFO without a package always is."""
+        return self._info_packages
+
+    @info_packages.setter
+    def info_packages(self, value: Iterable[str]) -> None:
+        names = (value,) if isinstance(value, str) else tuple(value)
+        if not all(isinstance(name, str) and _TOKEN.fullmatch(name) for name in names):
+            raise ValueError(f"sip.info_packages={value!r}: not names of info packages")
+        self._info_packages = names
 
 
 class RTPSettings(_Group):

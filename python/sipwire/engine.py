@@ -22,6 +22,7 @@ from sipwire.notification_data import (
     SIPEngineGotMessageData,
     SIPEngineGotSubscriptionData,
     SIPEngineWillStartData,
+    SIPSessionTransferDidStartData,
     TimestampedData,
 )
 
@@ -496,6 +497,8 @@ class Engine:
                         if session is not None:
                             notification.sender = session
                             notification._snapshot = snapshot
+                            if name == "SIPSessionTransferDidStart":
+                                notification.data = self._transfer_started(data)
                             session._heard(notification)
                             self._deliver(center, notification)
                             if name == "SIPSessionDidEnd":
@@ -567,11 +570,18 @@ class Engine:
             account, session = self._account_numbers.get(data.account), self._sessions.get(data.session)
         return type(data)(**{**dict(data.items()), "account": account, "session": session})
 
+    def _transfer_started(self, data: SIPSessionTransferDidStartData) -> SIPSessionTransferDidStartData:
+        """The same with the new session for its number."""
+        with self._binding:
+            session = self._sessions.get(data.session)
+        return type(data)(timestamp=data.timestamp, session=session)
+
     def _over(self, core: _core.Engine) -> None:
         """The core has ended and everything it said was delivered."""
         with self._binding:
             requests, self._requests = self._requests, {}
             subscriptions, self._subscriptions = self._subscriptions, {}
+            sessions = list(self._sessions.values())
             self._sessions.clear()
             self._account_numbers.clear()
             for account in self._accounts.values():
@@ -579,6 +589,8 @@ class Engine:
             if self._core is core:
                 self._core = None
             self._dispatcher = None
+        for session in sessions:
+            session._no_outcome()
         for request in requests.values():
             if not request._future.done():
                 request._future.set_exception(EngineError(f"engine {self.name!r} was stopped"))

@@ -221,6 +221,64 @@ class SIPSessionAudioUnderrunData(TimestampedData):
     """Silence sent since the last report because Python was late."""
 
 
+class SIPSessionGotInfoData(TimestampedData):
+    content: bytes
+    content_type: str
+    """As it came; empty for an INFO without a body."""
+    info_package: str | None
+    """``None`` for INFO of the older kind."""
+
+
+class SIPSessionDidDeliverInfoData(TimestampedData):
+    request: int
+    code: int
+    reason: str
+
+
+class SIPSessionDidNotDeliverInfoData(TimestampedData):
+    request: int
+    code: int
+    """408 when no answer came, 487 when the call ended first."""
+    reason: str
+
+
+class SIPSessionGotTransferRequestData(TimestampedData):
+    target: SIPURI
+    """Whom the peer wants us to call."""
+    replaces: str | None
+    """The Call-ID of the call at the target that the new one takes over; ``None`` for a blind transfer."""
+    referred_by: SIPURI | None
+    """Who the peer says it is; anybody can say anything here."""
+
+
+class SIPSessionTransferNewOutgoingData(TimestampedData):
+    target: SIPURI
+    replaces: str | None
+    """The Call-ID of our call that the peer is to take over; ``None`` for a blind transfer."""
+
+
+class SIPSessionTransferDidStartData(TimestampedData):
+    session: t.Any
+    """The new session on the side that was asked; ``None`` on the side that asks."""
+
+
+class SIPSessionTransferGotProgressData(TimestampedData):
+    code: int
+    """100 to 199: how far the peer's new call is."""
+    reason: str
+
+
+class SIPSessionTransferDidEndData(TimestampedData):
+    code: int
+    """200, or 202 when the peer has taken it on and what came of it is not known."""
+    reason: str
+
+
+class SIPSessionTransferDidFailData(TimestampedData):
+    code: int
+    reason: str
+
+
 class SIPOptionsDidAnswerData(TimestampedData):
     request: int
     code: int

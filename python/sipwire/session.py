@@ -10,9 +10,18 @@ import typing as t
 from collections import deque
 
 from sipwire.core import SIPURI, Route
-from sipwire.errors import EngineError, MediaError, SessionStateError, SIPWireError, UnknownSession, call_failed
+from sipwire.errors import (
+    EngineError,
+    MediaError,
+    SessionStateError,
+    SIPWireError,
+    TransferFailed,
+    UnknownSession,
+    call_failed,
+)
 from sipwire.notification import Any, Notification, NotificationCenter, NotificationStream, viewing
 from sipwire.notification_data import SessionState, SIPSessionDidStopRecordingAudioData
+from sipwire.requests import InfoOutcome, InfoRequest, TransferOutcome, TransferRequest
 
 if t.TYPE_CHECKING:
     import datetime
@@ -35,6 +44,19 @@ _UNTOLD_KEPT = 16
 
 _NAME_LIMIT = 120
 """Bytes of a default recording name, far below what file systems take."""
+
+_OUTCOMES = frozenset(
+    {
+        "SIPSessionDidDeliverInfo",
+        "SIPSessionDidNotDeliverInfo",
+        "SIPSessionGotTransferRequest",
+        "SIPSessionTransferDidEnd",
+        "SIPSessionTransferDidFail",
+    }
+)
+"""Notifications that end a request or begin one."""
+
+_UP: t.Final = [SessionState.ESTABLISHED, SessionState.PROPOSING, SessionState.PROPOSED]
 
 _ONCE = frozenset(
     {
@@ -68,6 +90,9 @@ class Session:
         self._untold: dict[str, deque[Notification]] = {}
         self._digits: deque[str] = deque(maxlen=_DIGITS_KEPT)
         self._audio: AudioStream | None = None
+        self._infos: dict[int, InfoRequest] = {}
+        self._transfer: TransferRequest | None = None
+        self._asked: SIPURI | None = None
 
     @classmethod
     def _arrived(cls, account: Account, engine: Engine, number: int, snapshot: _core.Snapshot) -> Session:
@@ -85,6 +110,8 @@ class Session:
             self._seen[notification.name] = notification
             if notification.name == "SIPSessionDidStart":
                 self._keep_audio()
+            elif notification.name == "SIPSessionDidEnd":
+                self._no_outcome()
             return
         untold = self._untold.get(notification.name)
         if untold is None:
@@ -92,6 +119,33 @@ class Session:
         untold.append(notification)
         if notification.name == "SIPSessionGotDTMF":
             self._digits.append(notification.data.digit)
+        elif notification.name in _OUTCOMES:
+            self._take_outcome(notification.name, notification.data)
+
+    def _take_outcome(self, name: str, data: t.Any) -> None:
+        if name == "SIPSessionGotTransferRequest":
+            self._asked = data.target
+        elif name in ("SIPSessionDidDeliverInfo", "SIPSessionDidNotDeliverInfo"):
+            with self.engine._binding:  # whoever sends it notes its number under the same lock
+                info = self._infos.pop(data.request, None)
+            if info is not None:
+                info._over(InfoOutcome(data.code, data.reason))
+        else:
+            with self.engine._binding:
+                transfer, self._transfer = self._transfer, None
+            if transfer is not None:
+                failed = name == "SIPSessionTransferDidFail"
+                transfer._over((TransferFailed if failed else TransferOutcome)(data.code, data.reason))
+
+    def _no_outcome(self) -> None:
+        """The session is over, and with it whatever somebody still waits for."""
+        with self.engine._binding:
+            infos, self._infos = self._infos, {}
+            transfer, self._transfer = self._transfer, None
+        for info in infos.values():
+            info._over(InfoOutcome(487, "the call ended first"))
+        if transfer is not None:
+            transfer._over(TransferFailed(487, "the call ended first"))
 
     def _view(self) -> _core.Snapshot | None:
         """What the attributes are read from; ``None`` before the session exists."""
@@ -301,6 +355,13 @@ class Session:
     @property
     def proposed_chat(self) -> bool:
         return "chat" in self.proposed_streams
+
+    @property
+    def replaces(self) -> Session | None:
+        """The session that this incoming one takes the place of once it is accepted (RFC 3891); it is ended then."""
+        view = self._view()
+        number = None if view is None else view.replaces
+        return None if number is None else self.engine._sessions.get(number)
 
     @property
     def call_id(self) -> str | None:
@@ -592,21 +653,100 @@ class Session:
         self._verb("stop_recording_audio", allowed, lambda core, number: core.stop_recording(number))
 
     def send_dtmf(self, digit: str) -> None:
-        """Sends one of ``0-9*#A-D`` (RFC 4733); allowed in ESTABLISHED with audio. Posts nothing."""
+        """Sends one of ``0-9*#A-D``; allowed in ESTABLISHED, PROPOSING and PROPOSED with audio. Posts nothing.
+
+        By RFC 4733 where the SDP agreed on telephone events, else in an INFO (``application/dtmf-relay``) unless the
+        peer says that it takes none.
+        """
         if not isinstance(digit, str) or digit not in _DTMF_DIGITS:
             raise ValueError(f"digit {digit!r} is not one of 0-9, *, #, A-D")
-        allowed = [SessionState.ESTABLISHED, SessionState.PROPOSING, SessionState.PROPOSED]
-        self._verb("send_dtmf", allowed, lambda core, number: core.send_dtmf(number, digit))
+        self._verb("send_dtmf", _UP, lambda core, number: core.send_dtmf(number, digit))
 
-    def _verb(self, name: str, allowed: list[SessionState], call: Callable[[_core.Engine, int], object]) -> None:
+    def send_info(
+        self, content: str | bytes, content_type: str = "text/plain", info_package: str | None = None
+    ) -> InfoRequest:
+        """Sends an INFO inside the call (RFC 6086); allowed in ESTABLISHED, PROPOSING and PROPOSED.
+
+        ``await`` the :class:`InfoOutcome` or ``wait()`` for it. Posts SIPSessionDidDeliverInfo or
+        SIPSessionDidNotDeliverInfo(request, code, reason). Raises :exc:`SessionStateError` also when the peer has said
+        that it takes no INFO, or not this package; :exc:`ValueError` for a type or package that is none.
+        """
+        if not isinstance(content, (str, bytes, bytearray, memoryview)):
+            raise TypeError(f"content {content!r} of an INFO is neither str nor bytes")
+        body = content.encode() if isinstance(content, str) else bytes(content)
+        request = InfoRequest()
+        with self.engine._binding:
+            sent = self._verb(
+                "send_info", _UP, lambda core, number: core.send_info(number, body, content_type, info_package)
+            )
+            self._infos[sent] = request
+        return request
+
+    def transfer(self, target: SIPURI | str | None = None, *, replaces: Session | None = None) -> TransferRequest:
+        """Asks the peer to call ``target`` in place of this call (REFER); allowed in ESTABLISHED.
+
+        With ``replaces``, another established session of this engine, the peer takes our place in that call (attended
+        transfer); ``target`` is the peer of that call then, unless given. ``await`` the :class:`TransferOutcome` or
+        ``wait()`` for it: it raises :exc:`TransferFailed` when the transfer fails, and this call goes on.
+
+        Posts SIPSessionTransferNewOutgoing, SIPSessionTransferDidStart when the peer agrees,
+        SIPSessionTransferGotProgress for what it reports, then SIPSessionTransferDidEnd and all of :meth:`end`, which
+        is called by itself; or SIPSessionTransferDidFail. Raises :exc:`SessionStateError` also during another transfer
+        and when the peer takes no REFER.
+        """
+        uri = SIPURI(target) if isinstance(target, str) else target
+        other = None
+        if replaces is not None:
+            if replaces.engine is not self.engine:
+                raise ValueError("transfer(replaces=…): the other session belongs to another engine")
+            if replaces.state != SessionState.ESTABLISHED:
+                text = f"transfer() cannot replace a session in state {replaces.state}"
+                raise SessionStateError(text, replaces.state, [SessionState.ESTABLISHED])
+            other = replaces._number
+        request = TransferRequest()
+        with self.engine._binding:
+            self._verb("transfer", [SessionState.ESTABLISHED], lambda core, number: core.transfer(number, uri, other))
+            self._transfer = request
+        return request
+
+    def accept_transfer(self, routes: Iterable[Route] | None = None) -> Session:
+        """Makes the call that the peer asks for with SIPSessionGotTransferRequest, and returns it, in CALLING.
+
+        Without ``routes`` it goes where :meth:`Account.call` would. The peer hears how the new call goes, and ends this
+        one when it likes what it hears. Posts all that :meth:`connect` does (sender: the new session),
+        SIPSessionTransferDidStart with the new session, then SIPSessionTransferDidEnd or SIPSessionTransferDidFail,
+        unless this session ends first. Raises :exc:`SessionStateError` when no request waits (any more: 20 s).
+        """
+        from sipwire.account import routes_for
+
+        chosen: list[tuple[str, int, str]] = []
+        if self._asked is not None:
+            wanted = routes_for(self.account, self._asked, None if routes is None else list(routes))
+            chosen = [(route.address, route.port, route.transport) for route in wanted]
+        engine = self.engine
+        with engine._binding:
+            made = self._verb("accept_transfer", _UP, lambda core, number: core.accept_transfer(number, chosen))
+            session = Session(self.account)
+            session.engine = engine
+            session._core, session._number = self._core, made
+            engine._sessions[made] = session
+        return session
+
+    def reject_transfer(self, code: int = 603) -> None:
+        """Refuses the request of SIPSessionGotTransferRequest with a code of 400 to 699; posts nothing.
+
+        A request that nobody answers is refused after 20 s. Raises :exc:`SessionStateError` when none waits.
+        """
+        self._verb("reject_transfer", _UP, lambda core, number: core.reject_transfer(number, code))
+
+    def _verb(self, name: str, allowed: list[SessionState], call: Callable[[_core.Engine, int], t.Any]) -> t.Any:
         """Asks the core, which knows the table of states and verbs; sessions it does not know are new or over."""
         core, number = self._core, self._number
         if core is None or number is None:
             raise SessionStateError(_not_allowed(name, SessionState.NULL, allowed), SessionState.NULL, allowed)
         if core is self.engine._core:
             try:
-                call(core, number)
-                return
+                return call(core, number)
             except UnknownSession:
                 pass
         elif "SIPSessionDidEnd" not in self._seen:

@@ -406,6 +406,36 @@ impl Engine {
         self.verb(move |ua, now| ua.send_dtmf(session, digit, now))
     }
 
+    /// Sends an INFO; the outcome comes as SessionDidDeliverInfo or SessionDidNotDeliverInfo.
+    pub fn send_info(
+        &self,
+        session: SessionId,
+        content: Bytes,
+        content_type: String,
+        package: Option<String>,
+    ) -> Result<RequestId, EngineError> {
+        self.verb(move |ua, now| ua.send_info(session, content, &content_type, package.as_deref(), now))
+    }
+
+    /// Asks the peer to call `target` in place of us.
+    pub fn transfer(
+        &self,
+        session: SessionId,
+        target: Option<Uri>,
+        replaces: Option<SessionId>,
+    ) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.transfer(session, target, replaces, now))
+    }
+
+    /// Makes the call that the peer's REFER asks for.
+    pub fn accept_transfer(&self, session: SessionId, routes: Vec<Route>) -> Result<SessionId, EngineError> {
+        self.verb(move |ua, now| ua.accept_transfer(session, routes, now))
+    }
+
+    pub fn reject_transfer(&self, session: SessionId, code: u16) -> Result<(), EngineError> {
+        self.verb(move |ua, now| ua.reject_transfer(session, code, now))
+    }
+
     /// Pings a peer; the answer comes as OptionsDidAnswer.
     pub fn options(&self, account: AccountId, uri: Uri, routes: Vec<Route>) -> Result<RequestId, EngineError> {
         self.verb(move |ua, now| ua.options(account, uri, routes, now))

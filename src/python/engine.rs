@@ -159,6 +159,7 @@ struct Settings {
     outbound_proxy: Option<(String, u16, String)>,
     srtp_encryption: String,
     audio_codec_list: Option<Vec<String>>,
+    info_packages: Vec<String>,
     symmetric: bool,
     /// Name and password.
     credentials: Option<(String, String)>,
@@ -212,6 +213,7 @@ impl TryFrom<Settings> for AccountSettings {
             srtp,
             codecs: settings.audio_codec_list.map(|names| names.into_iter().map(codec).collect()).transpose()?,
             symmetric_rtp: settings.symmetric,
+            info_packages: settings.info_packages,
             ..Self::new(uri)
         })
     }
@@ -421,6 +423,34 @@ impl PyEngine {
 
     fn send_dtmf(&self, py: Python<'_>, session: u64, digit: char) -> PyResult<()> {
         Ok(py.detach(|| self.0.send_dtmf(SessionId(session), digit))?)
+    }
+
+    /// Returns the number that SIPSessionDidDeliverInfo or SIPSessionDidNotDeliverInfo carries.
+    fn send_info(
+        &self,
+        py: Python<'_>,
+        session: u64,
+        content: Vec<u8>,
+        content_type: String,
+        info_package: Option<String>,
+    ) -> PyResult<u64> {
+        let sent = py.detach(|| self.0.send_info(SessionId(session), content.into(), content_type, info_package));
+        Ok(sent?.0)
+    }
+
+    fn transfer(&self, py: Python<'_>, session: u64, target: Option<PyUri>, replaces: Option<u64>) -> PyResult<()> {
+        let target = target.map(|target| target.0);
+        Ok(py.detach(|| self.0.transfer(SessionId(session), target, replaces.map(SessionId)))?)
+    }
+
+    /// Returns the number of the new session.
+    fn accept_transfer(&self, py: Python<'_>, session: u64, routes: Vec<(String, u16, String)>) -> PyResult<u64> {
+        let routes = self::routes(routes)?;
+        Ok(py.detach(|| self.0.accept_transfer(SessionId(session), routes))?.0)
+    }
+
+    fn reject_transfer(&self, py: Python<'_>, session: u64, code: u16) -> PyResult<()> {
+        Ok(py.detach(|| self.0.reject_transfer(SessionId(session), code))?)
     }
 
     /// Pings a peer; returns the number its SIPOptionsDidAnswer carries.

@@ -73,6 +73,15 @@ table! {
     SessionRejectedStreamProposal { proposer, reason }
     SessionDidChangeRoute { route, code, reason }
     SessionAudioUnderrun { missing_ms }
+    SessionGotInfo { content, content_type, info_package }
+    SessionDidDeliverInfo { request, code, reason }
+    SessionDidNotDeliverInfo { request, code, reason }
+    SessionGotTransferRequest { target, replaces, referred_by }
+    SessionTransferNewOutgoing { target, replaces }
+    SessionTransferDidStart { session }
+    SessionTransferGotProgress { code, reason }
+    SessionTransferDidEnd { code, reason }
+    SessionTransferDidFail { code, reason }
     // --- requests outside sessions ---
     OptionsDidAnswer { request, code, reason, rtt }
     MessageDidSucceed { request, code, reason }

@@ -48,6 +48,12 @@ impl PySnapshot {
         self.0.account.map(|account| account.0)
     }
 
+    /// The call that this one takes the place of.
+    #[getter]
+    fn replaces(&self) -> Option<u64> {
+        self.0.replaces.map(|session| session.0)
+    }
+
     #[getter]
     fn call_id(&self) -> Option<&str> {
         self.0.call_id.as_deref()

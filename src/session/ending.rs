@@ -56,6 +56,7 @@ impl Session {
         self.change(|snapshot| snapshot.end_reason = end_reason.clone());
         self.set_state(SessionState::Terminating, core);
         self.post(EventKind::SessionWillEnd, core);
+        self.drop_unfinished(core, now);
         let mut ending = Ending {
             originator: Originator::Local,
             waits: Waits::Nothing,
@@ -119,12 +120,19 @@ impl Session {
     ) {
         self.abandon_changes(core, now);
         self.change(|snapshot| snapshot.end_reason = reason.clone());
+        self.drop_unfinished(core, now);
         self.stop_2xx_timers(core);
         self.leg =
             Leg::Ending(Box::new(Ending { originator, waits: Waits::Nothing, dialog: None, unacked: None, reason }));
         self.stop_streams(core);
         core.timers.set(self.id, Timer::Patience, now + BYE_PATIENCE);
         self.finish_if_done(core);
+    }
+
+    /// What the application or the peer asked for inside the call and has no outcome yet.
+    fn drop_unfinished(&mut self, core: &mut Core, now: Instant) {
+        self.drop_infos(core);
+        self.drop_transfer(core, now);
     }
 
     /// The call never came up.

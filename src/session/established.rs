@@ -135,6 +135,9 @@ impl Session {
             Method::Message => {
                 take_in_session(server, request, flow, (self.account, self.id), core, now);
             }
+            Method::Info => self.handle_info(server, request, flow, core, now),
+            Method::Refer => self.handle_refer(server, request, flow, core, now),
+            Method::Notify => self.handle_notify(server, request, flow, core, now),
             Method::Options => answer_options(server, request, flow, core, now),
             method => {
                 let code = if matches!(method, Method::Other(_)) { 501 } else { 405 };

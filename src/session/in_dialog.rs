@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::{Leg, Session};
-use crate::event::Originator;
+use crate::event::{Originator, RequestId};
 use crate::sip::dialog::Dialog;
 use crate::sip::message::{Message, Method};
 use crate::sip::transaction::ClientId;
@@ -28,6 +28,13 @@ pub(super) enum Purpose {
     Probe,
     /// It acknowledges a provisional response: whatever comes of it, the INVITE's own responses tell.
     Prack,
+    /// INFO; the number of one that the application sent.
+    Info(Option<RequestId>),
+    Refer,
+    /// NOTIFY to who asked for a transfer; the last one or not.
+    Report {
+        last: bool,
+    },
 }
 
 impl Purpose {
@@ -35,10 +42,11 @@ impl Purpose {
     /// own: a provisional response (PRACK), a subscription (NOTIFY) (RFC 5057 §5.1).
     fn is_about_the_dialog(&self) -> bool {
         match self {
-            Self::Reinvite | Self::Refresh => true,
+            Self::Reinvite | Self::Refresh | Self::Info(_) => true,
             #[cfg(test)]
             Self::Probe => true,
-            Self::Prack => false,
+            // A peer whose user thinks about a REFER for too long has not gone.
+            Self::Prack | Self::Refer | Self::Report { .. } => false,
         }
     }
 }
@@ -200,6 +208,9 @@ impl Session {
             #[cfg(test)]
             Purpose::Probe => {}
             Purpose::Prack => {}
+            Purpose::Info(request) => self.info_answered(request, answer, core),
+            Purpose::Refer => self.refer_answered(answer, core, now),
+            Purpose::Report { last } => self.report_answered(last, answer, core, now),
         }
         if is_the_end {
             self.dialog_is_dead(answer, core, now);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::established::{Confirmed, Unacked};
+use super::info::info_packages;
 use super::media::local_audio;
 use super::outgoing::{has_sdp, take_answer};
 use super::provisional::{Early, PeerReliability};
@@ -47,6 +48,8 @@ pub(crate) struct Arrival {
     pub dialog: Dialog,
     /// `None`: the peer wants us to offer.
     pub offer: Option<Description>,
+    /// The call of ours that this one is to take the place of (RFC 3891).
+    pub replaces: Option<SessionId>,
 }
 
 #[derive(Debug)]
@@ -149,7 +152,7 @@ pub(super) fn nowhere(peer: SocketAddr) -> LocalMedia {
 impl Session {
     /// A call arrives: 180, INCOMING, NewIncoming.
     pub fn arrive(id: SessionId, arrival: Arrival, core: &mut Core, now: Instant) -> Self {
-        let Arrival { server, request, flow, account, merge_key, tag, dialog, offer } = arrival;
+        let Arrival { server, request, flow, account, merge_key, tag, dialog, offer, replaces } = arrival;
         let from = request.from().ok();
         let remote_sdp = offer.is_some().then(|| shown_sdp(&String::from_utf8_lossy(request.body())));
         let snapshot = Snapshot {
@@ -164,6 +167,7 @@ impl Session {
             peer_address: Some(flow.remote),
             remote_sdp,
             request_headers: Some(Headers::of(&request)),
+            replaces,
             ..Snapshot::default()
         };
         let expires = request.header(HeaderName::Expires).and_then(seconds);
@@ -295,12 +299,15 @@ impl Session {
         let Incoming { server, number, flow, dialog, .. } = *incoming;
         let contact = core.contact(self.account, flow, dialog.is_secure());
         let timer = self.settle_timer(&request, core, now);
-        let response = core
+        let mut response = core
             .response(&request, 200, Some(&self.tag), flow)
             .header("Contact", contact)
             .header("Allow", ALLOW)
             .header("Supported", SUPPORTED);
-        let response = timer.into_iter().fold(response, |response, (name, value)| response.header(name, value));
+        response = timer.into_iter().fold(response, |response, (name, value)| response.header(name, value));
+        if let Some(packages) = info_packages(self.account, core) {
+            response = response.header("Recv-Info", packages);
+        }
         let response = response.finish(sdp.as_ref().map(|sdp| ("application/sdp", sdp.as_bytes())));
         core.servers.remove(&server);
         core.timers.cancel(self.id, Timer::Expires);

@@ -3,13 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use super::table::{Permission, Verb};
 use super::{Leg, Session};
 use crate::event::{AccountId, AudioSnapshot, EventKind, SessionState, Streams};
 use crate::media::{AudioParams, Direction, LocalMedia, MediaCommand, MediaEvent, SrtpPolicy};
 use crate::sdp::negotiation::{Agreed, LocalAudio};
+use crate::ua::Output;
 use crate::ua::core::Core;
-use crate::ua::{Output, VerbError};
 
 /// Our end of a stream.
 #[derive(Debug, Default)]
@@ -226,22 +225,6 @@ impl Session {
 
     pub(super) fn send_media(&self, command: MediaCommand, core: &mut Core) {
         self.command(command, core);
-    }
-
-    /// M9.
-    ///
-    /// # Errors
-    /// Outside ESTABLISHED, without audio, or for anything but one of `0-9*#A-D` (ruling R11).
-    pub fn send_dtmf(&mut self, digit: char, core: &mut Core) -> Result<(), VerbError> {
-        let Permission::Act = Verb::SendDtmf.check(self.state())? else { return Ok(()) };
-        if !matches!(digit, '0'..='9' | '*' | '#' | 'A'..='D') {
-            return Err(VerbError::BadArgument(format!("{digit:?} is no DTMF digit: one of 0-9, *, #, A-D is")));
-        }
-        if !self.snapshot.has_audio {
-            return Err(Verb::SendDtmf.impossible(self.state(), "the session has no audio"));
-        }
-        self.command(MediaCommand::SendDtmf(digit), core);
-        Ok(())
     }
 
     /// Takes a report of the media side.

@@ -20,6 +20,7 @@ mod ending;
 mod established;
 mod in_dialog;
 mod incoming;
+mod info;
 mod media;
 mod modify;
 mod outgoing;
@@ -31,6 +32,7 @@ mod refused;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod transfer;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -44,6 +46,7 @@ use self::in_dialog::Requests;
 use self::incoming::BadOffer;
 use self::incoming::{Answered, Incoming};
 pub(crate) use self::incoming::{Arrival, check_offer};
+use self::info::Infos;
 use self::media::Media;
 use self::outgoing::Outgoing;
 pub(crate) use self::outgoing::{check_callee, is_sdp, name_addr};
@@ -51,6 +54,8 @@ use self::provisional::Reliable;
 use self::recording::Recording;
 use self::refresh::Refresh;
 pub(crate) use self::refresh::{MIN_SE, is_too_short};
+pub(crate) use self::transfer::Named;
+use self::transfer::Transfers;
 use crate::event::{AccountId, Event, EventKind, Originator, Sender, SessionId, SessionState, Snapshot};
 use crate::sdp::negotiation::Negotiator;
 use crate::sip::headers::Params;
@@ -79,6 +84,9 @@ pub(crate) struct Session {
     /// Reliable provisional responses of ours, until the last PRACK.
     reliable: Option<Box<Reliable>>,
     refresh: Refresh,
+    /// What INFO needs, once there is one.
+    infos: Option<Box<Infos>>,
+    transfers: Transfers,
     /// The source whose half-open calls this one counts among.
     half_open: Option<IpAddr>,
     merge_key: Option<MergeKey>,
@@ -119,6 +127,8 @@ impl Session {
             requests: Requests::default(),
             reliable: None,
             refresh: Refresh::default(),
+            infos: None,
+            transfers: Transfers::default(),
             half_open: None,
             merge_key: None,
             over: false,
@@ -168,6 +178,7 @@ impl Session {
             Timer::ReinviteRings => self.cancel_reinvite(core, now),
             Timer::Provisional => self.resend_provisional(core, now),
             Timer::Patience => self.lose_patience(core),
+            Timer::Transfer => self.transfer_timed_out(core, now),
         }
     }
 
@@ -175,6 +186,7 @@ impl Session {
 
     fn post(&mut self, kind: EventKind, core: &mut Core) {
         debug_assert!(!self.over, "{kind:?} after DidEnd");
+        self.tell_relatives(&kind, core);
         let snapshot = Some(Arc::clone(&self.snapshot));
         core.outputs.push_back(Output::Event(Event { sender: Sender::Session(self.id), snapshot, kind }));
     }

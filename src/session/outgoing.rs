@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::early::Forks;
 use super::established::Confirmed;
+use super::info::info_packages;
 use super::refused::Redirects;
 use super::{Failure, Leg, Session, failure_reason, shown_sdp, text};
 use crate::event::{CallDirection, EventKind, Headers, SessionId, SessionState, Snapshot, Streams};
@@ -16,7 +17,7 @@ use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::Uri;
-use crate::ua::core::{ALLOW, ClientUse, Core, RELIABLE, SUPPORTED, quoted};
+use crate::ua::core::{ALLOW, ClientUse, Core, RELIABLE, SUPPORTED, SUPPORTED_WITHOUT_RELIABLE, quoted};
 use crate::ua::credentials::{Attempts, Authorizable, Path};
 use crate::ua::locate::{self, Question};
 use crate::ua::routing::{Asker, RouteWalk, Step};
@@ -304,8 +305,9 @@ impl Session {
         if must_be_reliable {
             request = request.header("Require", RELIABLE);
         }
-        if !outgoing.plain {
-            request = request.header("Supported", SUPPORTED);
+        request = request.header("Supported", if outgoing.plain { SUPPORTED_WITHOUT_RELIABLE } else { SUPPORTED });
+        if let Some(packages) = info_packages(self.account, core) {
+            request = request.header("Recv-Info", packages);
         }
         for (name, value) in timer {
             request = request.header(name, value);
@@ -315,6 +317,9 @@ impl Session {
         }
         for (name, value) in &outgoing.extra_headers {
             request = request.header(name, value);
+            if name.eq_ignore_ascii_case("Replaces") {
+                request = request.header("Require", "replaces"); // else it could ring beside the call it replaces
+            }
         }
         let request = request.finish(offer.as_ref().map(|offer| ("application/sdp", offer.as_bytes())));
         let request = Message::parse(request).expect("an INVITE we built can be read");

@@ -26,6 +26,10 @@ pub enum Verb {
     StartRecordingAudio,
     StopRecordingAudio,
     SendDtmf,
+    SendInfo,
+    Transfer,
+    AcceptTransfer,
+    RejectTransfer,
 }
 
 /// One line of the table.
@@ -66,7 +70,21 @@ pub const TABLE: &[Row] = &[
     Row { verb: Verb::RejectProposal, name: "reject_proposal", allowed: &[Proposed], silent: &[] },
     Row { verb: Verb::StartRecordingAudio, name: "start_recording_audio", allowed: &[Established], silent: &[] },
     Row { verb: Verb::StopRecordingAudio, name: "stop_recording_audio", allowed: &[Established], silent: &[] },
-    Row { verb: Verb::SendDtmf, name: "send_dtmf", allowed: &[Established], silent: &[] },
+    Row { verb: Verb::SendDtmf, name: "send_dtmf", allowed: &[Established, Proposing, Proposed], silent: &[] },
+    Row { verb: Verb::SendInfo, name: "send_info", allowed: &[Established, Proposing, Proposed], silent: &[] },
+    Row { verb: Verb::Transfer, name: "transfer", allowed: &[Established], silent: &[] },
+    Row {
+        verb: Verb::AcceptTransfer,
+        name: "accept_transfer",
+        allowed: &[Established, Proposing, Proposed],
+        silent: &[],
+    },
+    Row {
+        verb: Verb::RejectTransfer,
+        name: "reject_transfer",
+        allowed: &[Established, Proposing, Proposed],
+        silent: &[],
+    },
 ];
 
 /// What the table says to a verb in a state.

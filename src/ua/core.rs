@@ -19,6 +19,7 @@ use super::messages::OpenReports;
 use super::peers::Peers;
 use super::routing::Queries;
 use super::timers::Timers;
+use super::transfers::Report;
 use super::unavailable::Unavailable;
 use super::{AccountSettings, Output, UaConfig, UaStats, VerbError, tokens};
 use crate::event::{AccountId, Event, EventKind, RequestId, Sender, SessionId, SubscriptionId};
@@ -30,13 +31,17 @@ use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::{Host, Uri};
 
 /// Methods we take, as `Allow` lists them.
-pub(crate) const ALLOW: &str = "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, MESSAGE, SUBSCRIBE, NOTIFY";
+pub(crate) const ALLOW: &str =
+    "INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE, PRACK, MESSAGE, SUBSCRIBE, NOTIFY, INFO, REFER";
 
 /// Reliable provisional responses (RFC 3262), by their name in Supported, Require and Unsupported.
 pub(crate) const RELIABLE: &str = "100rel";
 
 /// Extensions we know, as `Supported` lists them: a request may require any of them.
-pub(crate) const SUPPORTED: &str = "100rel, timer";
+pub(crate) const SUPPORTED: &str = "100rel, timer, replaces, norefersub";
+
+/// The same where somebody on the way cannot bear the first.
+pub(crate) const SUPPORTED_WITHOUT_RELIABLE: &str = "timer, replaces, norefersub";
 
 /// Bodies we take, as `Accept` lists them.
 pub(crate) const ACCEPT: &str = "application/sdp";
@@ -103,6 +108,8 @@ pub(crate) struct Core {
     pub queries: Queries,
     pub without_tcp: WithoutTcp,
     pub peers: Peers,
+    /// What calls have to tell each other.
+    pub reports: VecDeque<Report>,
     pub outputs: VecDeque<Output>,
     pub stats: UaStats,
     /// What stands for us where nobody can connect to: a name that leads nowhere (RFC 7118 §5), the same all our life.
@@ -136,6 +143,7 @@ impl Core {
             queries: Queries::default(),
             without_tcp: WithoutTcp::default(),
             peers: Peers::default(),
+            reports: VecDeque::new(),
             outputs: VecDeque::new(),
             stats: UaStats::default(),
             last_id: 0,

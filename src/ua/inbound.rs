@@ -38,13 +38,17 @@ impl UserAgent {
     /// Works off what the transactions have to say.
     pub(super) fn drain_transactions(&mut self, now: Instant) {
         self.drain_outputs(now);
-        while !self.broken.is_empty() {
-            self.bury_broken(now);
-            self.drain_outputs(now);
-        }
-        while !self.core.asks.is_empty() {
-            for ask in std::mem::take(&mut self.core.asks) {
-                self.start_exchange(ask, now);
+        loop {
+            if !self.broken.is_empty() {
+                self.bury_broken(now);
+            } else if let Some(report) = self.core.reports.pop_front() {
+                self.take_report(report, now);
+            } else if !self.core.asks.is_empty() {
+                for ask in std::mem::take(&mut self.core.asks) {
+                    self.start_exchange(ask, now);
+                }
+            } else {
+                return;
             }
             self.drain_outputs(now);
         }
@@ -109,7 +113,8 @@ impl UserAgent {
             Method::Message => return take_message(server, &request, flow, &mut self.core, now),
             Method::Subscribe => return self.take_subscribe(server, request, flow, now),
             // Of no dialog, of no transaction.
-            Method::Notify | Method::Bye | Method::Cancel | Method::Prack => Refusal::new(481),
+            Method::Bye | Method::Cancel | Method::Prack | Method::Notify | Method::Info => Refusal::new(481),
+            Method::Refer => Refusal::with(403, "Warning", warning_header(399, "REFER is for calls only")),
             Method::Other(_) => Refusal::with(501, "Allow", ALLOW),
             _ => Refusal::with(405, "Allow", ALLOW),
         };
@@ -182,6 +187,7 @@ impl UserAgent {
 
     fn open_session(&mut self, server: ServerId, request: &Message, flow: Flow, now: Instant) -> Result<(), Refusal> {
         let (account, merge_key) = self.admit(request, flow, now)?;
+        let replaces = self.find_replaced(request, account)?;
         let core = &mut self.core;
         let tag = tokens::tag(&mut core.random);
         let dialog = Dialog::uas(request, &tag, flow)
@@ -198,7 +204,8 @@ impl UserAgent {
             return Err(Refusal::with(503, "Retry-After", RETRY_AFTER));
         }
         let id = core.next_session();
-        let arrival = Arrival { server, request: request.clone(), flow, account, merge_key, tag, dialog, offer };
+        let arrival =
+            Arrival { server, request: request.clone(), flow, account, merge_key, tag, dialog, offer, replaces };
         self.sessions.insert(id, Box::new(Session::arrive(id, arrival, core, now)));
         Ok(())
     }

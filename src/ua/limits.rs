@@ -21,7 +21,7 @@ pub(crate) enum Admission {
 
 /// `rate` tokens a second, at most one second's worth at once.
 #[derive(Clone, Copy, Debug)]
-struct Bucket {
+pub(crate) struct Bucket {
     /// Tokens in nanoseconds of filling: one token is `1 s / rate`.
     filled: Duration,
     at: Instant,
@@ -30,7 +30,7 @@ struct Bucket {
 const FULL: Duration = Duration::from_secs(1);
 
 impl Bucket {
-    fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self { filled: FULL, at: now }
     }
 
@@ -39,7 +39,8 @@ impl Bucket {
         self.at = now.max(self.at);
     }
 
-    fn take(&mut self, rate: u32, now: Instant) -> bool {
+    /// Takes one token; false when none is left.
+    pub fn take(&mut self, rate: u32, now: Instant) -> bool {
         self.fill(now);
         let price = price(rate);
         let enough = self.filled >= price;

@@ -11,7 +11,7 @@ pub(crate) mod exchange;
 mod forks;
 mod inbound;
 mod large;
-mod limits;
+pub(crate) mod limits;
 pub mod locate;
 pub mod messages;
 pub(crate) mod options;
@@ -23,6 +23,7 @@ pub mod subscription;
 mod tests;
 pub(crate) mod timers;
 pub(crate) mod tokens;
+pub(crate) mod transfers;
 pub(crate) mod unavailable;
 
 use std::collections::BTreeMap;
@@ -107,6 +108,8 @@ pub struct AccountSettings {
     pub follow_redirects: u8,
     /// Subscribe to message-summary while registered (RFC 3842).
     pub message_summary: bool,
+    /// Info packages whose INFOs the application takes (RFC 6086); those without a package come in any case.
+    pub info_packages: Vec<String>,
 }
 
 impl AccountSettings {
@@ -128,6 +131,7 @@ impl AccountSettings {
             require_100rel: false,
             follow_redirects: 0,
             message_summary: false,
+            info_packages: Vec::new(),
         }
     }
 }
@@ -434,12 +438,12 @@ impl UserAgent {
         self.verb(Verb::StopRecordingAudio, session, now, |session, core| session.stop_recording(core))
     }
 
-    /// Sends one digit of `0-9*#A-D` (ruling R11).
+    /// Sends one digit of `0-9*#A-D` (ruling R11): by RFC 4733, or in INFO where the peer takes no telephone events.
     ///
     /// # Errors
-    /// Outside ESTABLISHED, without audio, or for anything else.
+    /// Outside ESTABLISHED, PROPOSING and PROPOSED, without audio, for anything else, or when the peer takes neither.
     pub fn send_dtmf(&mut self, session: SessionId, digit: char, now: Instant) -> Result<(), VerbError> {
-        self.verb(Verb::SendDtmf, session, now, |session, core| session.send_dtmf(digit, core))
+        self.verb(Verb::SendDtmf, session, now, |session, core| session.send_dtmf(digit, core, now))
     }
 
     /// Pings a peer; answered by `EventKind::OptionsDidAnswer`.
@@ -619,6 +623,7 @@ impl UserAgent {
             && core.queries.is_empty()
             && core.asks.is_empty()
             && core.open_reports.is_empty()
+            && core.reports.is_empty()
             && core.outputs.is_empty()
     }
 

@@ -28,9 +28,11 @@ pub(crate) enum Timer {
     Provisional,
     /// The end has taken long enough.
     Patience,
+    /// The application has not said what to do with a REFER, or the peer reports no more of ours.
+    Transfer,
 }
 
-const KINDS: [Timer; 10] = [
+const KINDS: [Timer; 11] = [
     Timer::Resend2xx,
     Timer::NoAck,
     Timer::Expires,
@@ -41,6 +43,7 @@ const KINDS: [Timer; 10] = [
     Timer::SessionExpires,
     Timer::ReinviteRings,
     Timer::Patience,
+    Timer::Transfer,
 ];
 
 /// Deadlines of all sessions; equal times fire in the order of sessions and kinds.

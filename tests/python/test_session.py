@@ -342,12 +342,16 @@ VERBS: dict[str, Any] = {
     "start_recording_audio": lambda session: session.start_recording_audio("never.wav"),
     "stop_recording_audio": lambda session: session.stop_recording_audio(),
     "send_dtmf": lambda session: session.send_dtmf("1"),
+    "send_info": lambda session: session.send_info("hello"),
+    "transfer": lambda session: session.transfer("sip:x@127.0.0.1"),
+    "accept_transfer": lambda session: session.accept_transfer(),
+    "reject_transfer": lambda session: session.reject_transfer(),
 }
 ALLOWED: dict[str, set[str]] = {
     "NULL": {"connect"},
     "CALLING": set(),
     "INCOMING": {"accept", "reject", "redirect", "ring", "early_media"},
-    "ESTABLISHED": {"start_recording_audio", "send_dtmf"},
+    "ESTABLISHED": {"start_recording_audio", "send_dtmf", "send_info", "transfer"},
     "TERMINATED": {"reject", "redirect"},
 }
 

@@ -850,6 +850,16 @@ pub fn word(kind: &EventKind) -> String {
         EventKind::SessionGotUnholdRequest { originator: who } => format!("GotUnholdRequest({})", originator(*who)),
         EventKind::SessionDidChangeRoute { code, .. } => format!("DidChangeRoute({code})"),
         EventKind::OptionsDidAnswer { code, .. } => format!("OptionsDidAnswer({code})"),
+        EventKind::SessionGotTransferRequest { replaces, .. } => {
+            format!("GotTransferRequest({})", if replaces.is_some() { "attended" } else { "blind" })
+        }
+        EventKind::SessionTransferNewOutgoing { replaces, .. } => {
+            format!("TransferNewOutgoing({})", if replaces.is_some() { "attended" } else { "blind" })
+        }
+        EventKind::SessionTransferDidStart { .. } => "TransferDidStart".to_owned(),
+        EventKind::SessionTransferGotProgress { code, .. } => format!("TransferGotProgress({code})"),
+        EventKind::SessionTransferDidEnd { code, .. } => format!("TransferDidEnd({code})"),
+        EventKind::SessionTransferDidFail { code, .. } => format!("TransferDidFail({code})"),
         other => format!("{other:?}"),
     }
 }
@@ -882,6 +892,12 @@ const COURSES: &[(&str, &str, &str)] = &[
     ("starting", "ACCEPTING>ESTABLISHED", "did start"),
     ("accepting", "ACCEPTING>TERMINATING", "ending silent"),
     ("accepting", "ACCEPTING>TERMINATED", "failed"),
+    ("up", "GotTransferRequest(*)", "up"),
+    ("up", "TransferNewOutgoing(*)", "up"),
+    ("up", "TransferDidStart", "up"),
+    ("up", "TransferGotProgress(*)", "up"),
+    ("up", "TransferDidEnd(*)", "up"),
+    ("up", "TransferDidFail(*)", "up"),
     ("up", "GotHoldRequest(remote)", "up"),
     ("up", "GotUnholdRequest(remote)", "up"),
     ("up", "ESTABLISHED>TERMINATING", "ending"),

@@ -8,7 +8,9 @@ use serde_json::Value;
 
 use super::harness::*;
 use crate::event::{Route, SessionId, SessionState};
+use crate::sip::build::Builder;
 use crate::sip::message::{HeaderName, Message, Method};
+use crate::sip::refer::ReferTo;
 use crate::sip::transport::{Flow, Transport};
 use crate::ua::{AccountSettings, Connect};
 
@@ -72,6 +74,42 @@ impl Player {
             self.learn(expected.to().unwrap().tag(), sent.to().unwrap().tag());
         }
         assert_eq!(sent.body().is_empty(), expected.body().is_empty(), "the body of step {step}");
+        let names = |value: String| self.names.iter().fold(value, |value, (flow, ours)| value.replace(flow, ours));
+        assert_eq!(header(sent, "Replaces"), names(header(expected, "Replaces")), "step {step}");
+        let by = header(expected, "Referred-By");
+        assert!(by.is_empty() || header(sent, "Referred-By") == by, "step {step}"); // where a flow leaves it out, we do not
+        if expected.header_named("Refer-To").is_some() {
+            let [flow, ours] = [expected, sent].map(|message| ReferTo::of(message).expect("whom to call"));
+            assert_eq!(ours.target, flow.target, "step {step}");
+            assert_eq!(ours.replaces, flow.replaces.map(names), "step {step}");
+        }
+    }
+
+    /// We ring and report more than some flows show (`later` are the messages they still do): that is answered and
+    /// forgotten. Of what both have, a report may come a little earlier or later than in the flow.
+    fn pass_over(&mut self, later: &[Message], now: std::time::Instant) {
+        let is_report = |message: &Message| message.is_request() && *message.method() == Method::Notify;
+        let what = |message: &Message| message.body().get(..11).unwrap_or_default().to_vec();
+        let shown: Vec<_> = later.iter().filter(|message| is_report(message)).map(what).collect();
+        while let Some(at) = self.sent.iter().position(|sent| is_report(sent) && !shown.contains(&what(sent))) {
+            let report = self.sent.remove(at).expect("it is there");
+            let answer = Builder::response(&report, 200, "", None, self.side.at).finish(None);
+            let target = report.request_uri().expect("a URI");
+            let peer = address(&format!("{}:{}", target.host_str(), target.port.unwrap_or(5060)));
+            let flow = Flow::to(Transport::Udp, peer);
+            self.side.ua.handle_message(Message::parse(answer).expect("a response"), flow, now);
+            self.drain(now);
+        }
+        let rings = |message: &Message| message.status() == Some(180);
+        if !rings(&later[0]) && self.sent.front().is_some_and(rings) {
+            self.sent.pop_front();
+        }
+        if is_report(&later[0])
+            && let Some(at) = self.sent.iter().position(|sent| is_report(sent) && what(sent) == what(&later[0]))
+            && let Some(report) = self.sent.remove(at)
+        {
+            self.sent.push_front(report);
+        }
     }
 
     /// Makes our side send this re-INVITE.
@@ -138,9 +176,9 @@ fn play(name: &str, role: &str) -> Vec<String> {
             continue;
         }
         let expected = parse(raw);
-        if player.sent.front().is_some_and(|sent| sent.status() == Some(180)) && expected.status() != Some(180) {
-            player.sent.pop_front(); // our proposals ring, the flow's do not
-        }
+        let mine = steps.iter().skip(index).filter(|(from, ..)| *from == role);
+        let later: Vec<Message> = mine.map(|(_, _, raw)| parse(raw)).collect();
+        player.pass_over(&later, now);
         if player.sent.is_empty() {
             let session = player.side.snapshots.keys().next_back().copied();
             let session = session.unwrap_or(SessionId(0));
@@ -148,7 +186,7 @@ fn play(name: &str, role: &str) -> Vec<String> {
             let state = player.side.snapshots.get(&session).map(|snapshot| snapshot.state);
             let proposed = state == Some(SessionState::Proposed);
             match (expected.method(), expected.status()) {
-                (Method::Invite, None) if state == Some(SessionState::Established) => player.change(&expected, now),
+                (Method::Invite, None) if expected.to().unwrap().tag().is_some() => player.change(&expected, now),
                 (Method::Update, None) => {
                     while player.sent.is_empty() {
                         now = player.side.ua.poll_timeout().expect("a refresh is due");
@@ -164,7 +202,8 @@ fn play(name: &str, role: &str) -> Vec<String> {
                 }
                 (Method::Invite, None) => {
                     // Every route the flow will try, in its order.
-                    let invites = steps.iter().filter(|(from, _, raw)| *from == role && raw.starts_with("INVITE"));
+                    let after = steps.iter().skip(index);
+                    let invites = after.filter(|(from, _, raw)| *from == role && raw.starts_with("INVITE"));
                     let routes: Vec<Route> = invites.map(|(_, to, _)| route(&at(to))).collect();
                     let callee = expected.request_uri().unwrap();
                     let call = Connect {
@@ -183,11 +222,30 @@ fn play(name: &str, role: &str) -> Vec<String> {
                     ua.accept(session, !chat, chat, now).expect("accepted");
                 }
                 (Method::Invite, Some(code)) => ua.reject(session, code, None, now).expect("rejected"),
+                (Method::Info, None) => {
+                    let body = bytes::Bytes::copy_from_slice(expected.body());
+                    let _ = ua.send_info(session, body, &header(&expected, "Content-Type"), None, now).expect("sent");
+                }
+                (Method::Refer, None) => {
+                    // The call that asks is the first, the one to be replaced the last.
+                    let first = *player.side.snapshots.keys().next().expect("a call");
+                    let target = ReferTo::of(&expected).expect("a target");
+                    let replaces = target.replaces.is_some().then_some(session);
+                    ua.transfer(first, Some(target.target), replaces, now).expect("asked");
+                }
+                (Method::Refer, Some(202)) => {
+                    let after = steps.iter().skip(index);
+                    let invites = after.filter(|(from, _, raw)| *from == role && raw.starts_with("INVITE"));
+                    let routes = invites.map(|(_, to, _)| route(&at(to))).collect();
+                    let _ = ua.accept_transfer(session, routes, now).expect("accepted");
+                }
+                (Method::Refer, Some(code)) => ua.reject_transfer(session, code, now).expect("rejected"),
                 (Method::Bye | Method::Cancel, None) => ua.end(session, None, now).expect("ended"),
                 other => panic!("{name}: nothing makes {other:?} at step {index}"),
             }
             player.drain(now);
         }
+        player.pass_over(&later, now);
         let sent = player.sent.pop_front().unwrap_or_else(|| panic!("{name}: nothing was sent at step {index}"));
         player.compare(&expected, &sent, index);
     }
@@ -213,7 +271,7 @@ fn the_caller_in_each_flow() {
     let cancelled =
         [&RINGS[..], &["CALLING>TERMINATING", "WillEnd", "TERMINATING>TERMINATED", "DidEnd local"]].concat();
     let changed_route = ["DidChangeRoute 127.0.0.22 503 Service Unavailable"];
-    let flows: [(&str, Vec<&str>); 17] = [
+    let flows: [(&str, Vec<&str>); 18] = [
         ("3665-3.1-session", [&RINGS[..], &UP, &ENDED].concat()),
         ("early-media-183", [&CALLING[..], &UP, &ENDS].concat()),
         ("3665-3.4-first-route-503", [&CALLING[..], &changed_route, &UP, &ENDS].concat()),
@@ -231,6 +289,7 @@ fn the_caller_in_each_flow() {
         ("5359-2.1-hold", [&RINGS[..], &resumed, &ENDS].concat()),
         ("hold-old-0.0.0.0", [&RINGS[..], &held, &ENDS].concat()),
         ("5359-2.8-forward-busy", [&RINGS[..], &UP, &ENDS].concat()),
+        ("dtmf-info", [&RINGS[..], &UP, &["DidDeliverInfo 200 OK"], &ENDS].concat()),
     ];
     for (name, expected) in flows {
         assert_eq!(play(name, "alice"), expected, "{name}");
@@ -240,7 +299,8 @@ fn the_caller_in_each_flow() {
 #[test]
 fn the_callee_in_each_flow() {
     let cancelled = ["INCOMING>TERMINATED", "DidFail remote 487 Request cancelled", "DidEnd remote"];
-    let flows: [(&str, Vec<&str>); 9] = [
+    let flows: [(&str, Vec<&str>); 10] = [
+        ("dtmf-info", [&COMES[..], &ANSWERS, &["GotDTMF 5"], &ENDED].concat()),
         ("3665-3.1-session", [&COMES[..], &ANSWERS, &ENDS].concat()),
         ("late-offer", [&COMES[..], &ANSWERS, &ENDED].concat()),
         ("3665-3.8-no-answer-cancel", [&COMES[..], &cancelled].concat()),
@@ -318,4 +378,63 @@ fn changes_in_mid_call_in_both_roles() {
     for (name, role, expected) in flows {
         assert_eq!(play(name, role), expected, "{name}, {role}");
     }
+}
+
+#[test]
+fn who_is_transferred_in_each_flow() {
+    let asked = |target: &'static str| {
+        [&RINGS[..], &UP, &[target], &["NULL>CALLING", "NewOutgoing audio"], &["TransferDidStart with 2"]].concat()
+    };
+    let carol = "GotTransferRequest sip:carol@chicago.example.com by sip:bob@biloxi.example.com";
+    let at_carol = "GotTransferRequest sip:carol@127.0.0.13:5060 replacing 878e6f29921b58e9@127.0.0.12 by \
+                    sip:bob@biloxi.example.com";
+    let park = "GotTransferRequest sip:park@server.example.com by sip:bob@biloxi.example.com";
+    let done = ["TransferDidEnd 200 OK"];
+    let mut attended = asked(at_carol);
+    attended.insert(RINGS.len() + UP.len(), "GotHoldRequest remote");
+    let flows = [
+        ("5359-2.4-blind-transfer", [&asked(carol)[..], &["GotRingIndication"], &UP, &done, &ENDED, &ENDS].concat()),
+        ("5359-2.5-attended-transfer", [&attended[..], &UP, &done, &ENDED, &ENDS].concat()),
+        ("5359-2.15-park", [&asked(park)[..], &UP, &done, &ENDED, &ENDED].concat()),
+        (
+            "transfer-refused",
+            [&RINGS[..], &UP, &["GotTransferRequest sip:+1900premium@pstn.example.com"], &ENDED].concat(),
+        ),
+    ];
+    for (name, expected) in flows {
+        assert_eq!(play(name, "alice"), expected, "{name}");
+    }
+}
+
+#[test]
+fn who_transfers_in_each_flow() {
+    let asks = |target: &'static str| [&COMES[..], &ANSWERS, &[target]].concat();
+    let succeeds = ["TransferDidEnd 200 OK"];
+    let starts = ["TransferDidStart", "TransferGotProgress 100 Trying"];
+    let carol = "TransferNewOutgoing sip:carol@chicago.example.com";
+    let park = "TransferNewOutgoing sip:park@server.example.com";
+    let premium = "TransferNewOutgoing sip:+1900premium@pstn.example.com";
+    let flows = [
+        ("5359-2.4-blind-transfer", [&asks(carol)[..], &starts, &succeeds, &ENDS].concat()),
+        ("5359-2.15-park", [&asks(park)[..], &["TransferDidStart"], &succeeds, &ENDS].concat()),
+        ("transfer-refused", [&asks(premium)[..], &["TransferDidFail 603 Decline"], &ENDS].concat()),
+    ];
+    for (name, expected) in flows {
+        assert_eq!(play(name, "bob"), expected, "{name}");
+    }
+    let attended = play("5359-2.5-attended-transfer", "bob");
+    let to_carol = attended.iter().find(|line| line.starts_with("TransferNewOutgoing")).expect("a transfer");
+    assert!(to_carol.starts_with("TransferNewOutgoing sip:carol@127.0.0.13:5060 replacing "), "{to_carol}");
+    let expected = [&COMES[..], &ANSWERS, &["GotHoldRequest local"], &RINGS, &UP, &[to_carol], &starts, &ENDED];
+    assert_eq!(attended, [&expected.concat()[..], &succeeds, &ENDS].concat());
+}
+
+#[test]
+fn whom_somebody_is_transferred_to_in_each_flow() {
+    assert_eq!(play("5359-2.4-blind-transfer", "carol"), [&COMES[..], &ANSWERS, &ENDED].concat());
+    assert_eq!(play("5359-2.15-park", "park"), [&COMES[..], &ANSWERS, &ENDS].concat());
+    let replaced = ["ESTABLISHED>TERMINATING", "WillEnd", "GotStreamUpdate ", "TERMINATING>TERMINATED"];
+    let replaced = [&replaced[..], &["DidEnd local Replaced by another call"]].concat();
+    let expected = [&COMES[..], &ANSWERS, &COMES, &ANSWERS, &replaced, &ENDED];
+    assert_eq!(play("5359-2.5-attended-transfer", "carol"), expected.concat());
 }

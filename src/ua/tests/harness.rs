@@ -131,6 +131,26 @@ pub fn line(kind: &EventKind) -> String {
             format!("PublicationDidFail {code} {reason}, {}", again(*retry_after))
         }
         EventKind::PublicationDidEnd { reason } => format!("PublicationDidEnd {reason}"),
+        EventKind::SessionGotInfo { content, content_type, info_package } => {
+            let of = info_package.as_ref().map(|package| format!(" of {package}")).unwrap_or_default();
+            format!("GotInfo {content_type} {:?}{of}", String::from_utf8_lossy(content))
+        }
+        EventKind::SessionDidDeliverInfo { code, reason, .. } => format!("DidDeliverInfo {code} {reason}"),
+        EventKind::SessionDidNotDeliverInfo { code, reason, .. } => format!("DidNotDeliverInfo {code} {reason}"),
+        EventKind::SessionGotTransferRequest { target, replaces, referred_by } => {
+            let replaces = replaces.as_ref().map(|call| format!(" replacing {call}")).unwrap_or_default();
+            let by = referred_by.as_ref().map(|uri| format!(" by {uri}")).unwrap_or_default();
+            format!("GotTransferRequest {target}{replaces}{by}")
+        }
+        EventKind::SessionTransferNewOutgoing { target, replaces } => {
+            let replaces = replaces.as_ref().map(|call| format!(" replacing {call}")).unwrap_or_default();
+            format!("TransferNewOutgoing {target}{replaces}")
+        }
+        EventKind::SessionTransferDidStart { session: None } => "TransferDidStart".into(),
+        EventKind::SessionTransferDidStart { session: Some(new) } => format!("TransferDidStart with {}", new.0),
+        EventKind::SessionTransferGotProgress { code, reason } => format!("TransferGotProgress {code} {reason}"),
+        EventKind::SessionTransferDidEnd { code, reason } => format!("TransferDidEnd {code} {reason}"),
+        EventKind::SessionTransferDidFail { code, reason } => format!("TransferDidFail {code} {reason}"),
         other => format!("{other:?}"),
     }
 }
