@@ -94,11 +94,16 @@ def scripts() -> Seeds:
     return seeds
 
 
+def bodies() -> Seeds:
+    return {path.name: path.read_bytes() for path in sorted(DATA.glob("cpim/*.cpim"))}
+
+
 TARGETS = {
     "message": (messages, "sip.dict"),
     "stream": (streams, "sip.dict"),
     "uri": (uris, "uri.dict"),
     "sdp": (descriptions, "sdp.dict"),
+    "body": (bodies, "xml.dict"),
     "endpoint": (scripts, "sip.dict"),
 }
 
