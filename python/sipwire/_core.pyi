@@ -25,6 +25,7 @@ __all__ = [
     "SignallingStats",
     "Snapshot",
     "StreamStats",
+    "TestProxy",
     "TransportStats",
     "WakeHub",
     "WakeToken",
@@ -713,3 +714,28 @@ class AudioStatistics:
     @property
     def reader_overflow_ms(self) -> int: ...
     def as_dict(self) -> dict[str, Any]: ...
+
+@final
+class TestProxy:
+    """A registrar and proxy on a thread of its own: what ``sipwire.testing.Proxy`` is made of."""
+
+    @staticmethod
+    def start(settings: Mapping[str, Any], transports: Mapping[str, Any]) -> TestProxy:
+        """``transports`` are options of an engine, as far as sockets and certificates are concerned."""
+
+    def stop(self) -> None: ...
+    def addresses(self) -> dict[str, tuple[str, int]]:
+        """Transport → (address, port), of those that listen."""
+
+    def set_user(self, name: str, password: str, auth_name: str | None) -> None: ...
+    def remove_user(self, name: str) -> bool: ...
+    def registrations(self) -> list[tuple[str, str, str, str, int, float, str | None]]:
+        """(user, Contact, transport, address, port, seconds left, instance)."""
+
+    def forget_registrations(self) -> None: ...
+    def misbehave(self, wrong: Mapping[str, Any]) -> None: ...
+    def behave(self) -> None: ...
+    def messages(self) -> list[tuple[float, bool, str, str, int, bytes, bool]]:
+        """(seconds since 1970, received, transport, address, port, bytes, dropped)."""
+
+    def clear_messages(self) -> None: ...

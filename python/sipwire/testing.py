@@ -1,4 +1,4 @@
-"""Tones to send and tones to find: what tests of telephony programs need.
+"""What tests of telephony programs need: a registrar and proxy, tones to send and tones to find.
 
 Files are wav, 16 bits; levels are dB below full scale (RMS, so a full-scale sine is -3).
 """
@@ -13,8 +13,13 @@ import typing as t
 import wave
 
 from sipwire import _core
+from sipwire._proxy import Proxy, ProxyMessage, ProxyRegistration, Registrar
 
 __all__ = [
+    "Proxy",
+    "ProxyMessage",
+    "ProxyRegistration",
+    "Registrar",
     "Tone",
     "Wav",
     "assert_tone",

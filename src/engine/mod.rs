@@ -23,6 +23,7 @@ mod resolver;
 mod signalling;
 mod sockets;
 mod stats;
+mod test_proxy;
 mod trace;
 pub(crate) mod transports;
 
@@ -33,6 +34,7 @@ pub use error::EngineError;
 pub use handle::{Addresses, Engine, StopReport, TimedEvent};
 pub use options::EngineOptions;
 pub use stats::{DiskStats, EngineStats, EventQueueStats, MediaThreadStats, QueueStats, StreamStats, TransportStats};
+pub use test_proxy::TestProxy;
 pub use transports::ClientCertificates;
 
 /// Locks; what a thread that panicked left behind is still whole, since nothing here is changed in steps.

@@ -108,7 +108,7 @@ fn origins(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Option<Vec<String>>
 }
 
 /// Reads keyword arguments into options.
-fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
+pub(super) fn options(given: &Bound<'_, PyDict>) -> PyResult<EngineOptions> {
     let mut options = EngineOptions::default();
     for (key, value) in given {
         let name: String = key.extract()?;

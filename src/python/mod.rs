@@ -12,6 +12,7 @@ mod event;
 mod frame;
 mod snapshot;
 mod stats;
+mod testing;
 mod uri;
 mod wake;
 
@@ -32,6 +33,8 @@ mod core {
     use super::frame::PyFrame;
     #[pymodule_export]
     use super::snapshot::PySnapshot;
+    #[pymodule_export]
+    use super::testing::PyTestProxy;
     #[pymodule_export]
     use super::uri::PyUri;
     #[pymodule_export]
