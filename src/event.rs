@@ -384,6 +384,15 @@ pub enum EventKind {
         /// Reports its sender asks for: "positive-delivery", "negative-delivery", "processing", "display".
         disposition: Vec<&'static str>,
     },
+    /// The routes to the URI that was looked up, best first.
+    LookupDidSucceed {
+        request: RequestId,
+        result: Vec<Route>,
+    },
+    LookupDidFail {
+        request: RequestId,
+        error: Arc<str>,
+    },
     // --- accounts and their registrations ---
     /// A REGISTER leaves that begins or renews a registration; DidSucceed, DidFail or DidEnd follows.
     AccountWillRegister,

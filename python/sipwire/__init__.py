@@ -16,6 +16,7 @@ from sipwire.errors import (
     CallDeclined,
     CallFailed,
     CallTimeout,
+    DNSLookupError,
     EngineError,
     IllegalStateError,
     MediaError,
@@ -24,6 +25,7 @@ from sipwire.errors import (
     SIPWireError,
     TransferFailed,
 )
+from sipwire.lookup import DNSLookup
 from sipwire.messaging import MessageOutcome, MessageRequest
 from sipwire.notification import (
     Any,
@@ -63,6 +65,8 @@ __all__ = [
     "CallTimeout",
     "ConfigurationManager",
     "Credentials",
+    "DNSLookup",
+    "DNSLookupError",
     "Engine",
     "DialogInfo",
     "EngineError",

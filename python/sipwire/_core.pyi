@@ -283,6 +283,9 @@ class Engine:
         """Returns the number of the new session."""
 
     def reject_transfer(self, session: int, code: int) -> None: ...
+    def lookup(self, uri: SIPURI, transports: Sequence[str]) -> int:
+        """Finds the routes to a URI; returns the number its DNSLookupDidSucceed or DNSLookupDidFail carries."""
+
     def options(self, account: int, uri: SIPURI, routes: Sequence[tuple[str, int, str]]) -> int:
         """Pings a peer; returns the number its SIPOptionsDidAnswer carries."""
 

@@ -318,7 +318,7 @@ class Account:
 
 
 def routes_for(account: Account, uri: SIPURI, routes: Sequence[Route] | None) -> list[Route]:
-    """The routes given, or the account's proxy, or where it is registered, or where the URI points.
+    """The routes given, or the account's proxy, or where it is registered; none to let the core locate the URI.
 
     A URI whose host is an address is called there, unless that is the account's own domain.
     """
@@ -330,9 +330,7 @@ def routes_for(account: Account, uri: SIPURI, routes: Sequence[Route] | None) ->
     registration = account._registration
     if registration is not None and (uri.host == account.uri.host or not _is_address(uri.host)):
         return [registration.registrar]
-    if uri.transport is None and not uri.secure:  # over what this engine has, UDP first
-        return [Route(uri.host, uri.port, next(iter(account.engine.addresses), "udp"))]
-    return [Route.for_uri(uri)]
+    return []  # located by the core (RFC 3263)
 
 
 def _is_address(host: str) -> bool:
@@ -377,7 +375,7 @@ class CallAttempt:
         session = self.session
         try:
             async with session.notifications() as inbox:  # listening before the first packet leaves
-                session.connect(*self._arguments)
+                session._call(*self._arguments)
                 async for notification in inbox:
                     if notification.name == "SIPSessionDidStart":
                         return session

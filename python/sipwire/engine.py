@@ -14,10 +14,13 @@ from collections import deque
 
 from sipwire import _core
 from sipwire.core import SIPURI, Route
-from sipwire.errors import EngineError
+from sipwire.errors import DNSLookupError, EngineError
+from sipwire.lookup import LookupRequest
 from sipwire.messaging import MessageOutcome, MessageRequest
 from sipwire.notification import Any, Notification, NotificationCenter, NotificationStream, viewing
 from sipwire.notification_data import (
+    DNSLookupDidFailData,
+    DNSLookupDidSucceedData,
     SIPEngineDidFailData,
     SIPEngineGotMessageData,
     SIPEngineGotSubscriptionData,
@@ -31,6 +34,7 @@ if t.TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Sequence
 
     from sipwire.account import Account
+    from sipwire.lookup import DNSLookup
     from sipwire.session import Session
     from sipwire.subscription import IncomingSubscription, Publication, Subscription
 
@@ -144,9 +148,9 @@ class Engine:
         self._account_numbers: dict[int, Account] = {}
         self._own_port: int | None = None  # chosen by the application: no other program on this machine has it
         self._sessions: dict[int, Session] = {}
-        self._requests: dict[int, OptionsRequest | MessageRequest] = {}
         self._subscriptions: dict[int, Subscription | IncomingSubscription | Publication] = {}
         self._event_packages: tuple[str, ...] = ()
+        self._requests: dict[int, OptionsRequest | MessageRequest | LookupRequest] = {}
         self._posted: deque[tuple[Session, str, TimestampedData]] = deque()
         self._make_locks()
 
@@ -171,7 +175,7 @@ class Engine:
         ``ws_port``, ``wss_port``, ``tls_certificate``, ``tls_private_key``, ``tls_ca`` (PEM files), ``tls_verify``,
         ``tls_verify_client`` ("optional" or "required"), ``websocket_origins``, ``user_agent``, ``rtp_port_range``,
         ``audio_device``, ``codecs``, ``media_threads``, ``recordings_directory``, ``max_sessions``, ``invite_rate``,
-        ``invite_rate_per_source``, ``trace_sip``, ``trace_rtp``, ``auto_ring``, ``accepts_messages``.
+        ``invite_rate_per_source``, ``trace_sip``, ``trace_rtp``, ``nameservers``, ``auto_ring``, ``accepts_messages``.
 
         Raises :exc:`EngineError` naming the option or socket at fault with its value.
         """
@@ -471,6 +475,8 @@ class Engine:
                             notification.data = self._got_message(data)
                         elif name == "SIPEngineGotSubscription":
                             notification.data = self._got_subscription(data)
+                        elif name in ("DNSLookupDidSucceed", "DNSLookupDidFail"):
+                            notification.sender = self._looked_up(data) or self
                         self._deliver(center, notification)
                     elif kind == _SENDER_ACCOUNT:
                         if name in ("SIPMessageDidSucceed", "SIPMessageDidFail"):
@@ -547,6 +553,19 @@ class Engine:
     def _forget(self, number: int) -> None:
         with self._binding:
             self._sessions.pop(number, None)
+
+    def _looked_up(self, data: DNSLookupDidSucceedData | DNSLookupDidFailData) -> DNSLookup | None:
+        """Hands the routes, or why there are none, to who waits; returns who asked."""
+        with self._binding:
+            request = self._requests.pop(data.request, None)
+        if not isinstance(request, LookupRequest):
+            return None
+        if not request._future.done():  # a cancelled await is done
+            if isinstance(data, DNSLookupDidSucceedData):
+                request._future.set_result(data.result)
+            else:
+                request._future.set_exception(DNSLookupError(data.error))
+        return request._lookup
 
     def _answered(self, number: int, answer: OptionsAnswer | MessageOutcome) -> None:
         with self._binding:

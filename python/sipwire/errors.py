@@ -13,6 +13,7 @@ __all__ = [
     "CallDeclined",
     "CallFailed",
     "CallTimeout",
+    "DNSLookupError",
     "EngineError",
     "IllegalStateError",
     "MediaError",
@@ -29,6 +30,10 @@ class SIPWireError(Exception):
 
 class EngineError(SIPWireError):
     """An option cannot be used, or the engine is not there; the text names the option, its value and the reason."""
+
+
+class DNSLookupError(SIPWireError):
+    """A URI leads to no address; the text names the host and the reason."""
 
 
 class SessionStateError(SIPWireError, RuntimeError):

@@ -286,6 +286,17 @@ class SIPOptionsDidAnswerData(TimestampedData):
     rtt: float | None
 
 
+class DNSLookupDidSucceedData(TimestampedData):
+    request: int
+    result: list[Route]
+    """Best first."""
+
+
+class DNSLookupDidFailData(TimestampedData):
+    request: int
+    error: str
+
+
 class SIPMessageDidSucceedData(TimestampedData):
     request: int
     code: int

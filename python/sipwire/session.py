@@ -452,14 +452,28 @@ class Session:
 
         Raises :exc:`ValueError` without a stream or a route, :exc:`EngineError` when the engine does not run.
         """
+        given = list(routes)
+        if not given:
+            raise ValueError(f"routes to {callee_uri} are empty")
+        self._call(callee_uri, given, audio, chat, extra_headers, late_offer=late_offer)
+
+    def _call(
+        self,
+        callee_uri: SIPURI | str,
+        routes: Sequence[Route],
+        audio: bool,
+        chat: bool,
+        extra_headers: Sequence[tuple[str, str]] = (),
+        *,
+        late_offer: bool = False,
+    ) -> None:
+        """The same; without routes the core locates the URI."""
         uri = callee_uri if isinstance(callee_uri, SIPURI) else SIPURI(callee_uri)
         chosen = []
         for route in routes:
             if not isinstance(route, Route):
                 raise TypeError(f"route {route!r} is not a Route")
             chosen.append((route.address, route.port, route.transport))
-        if not chosen:
-            raise ValueError(f"routes to {uri} are empty")
         _check_streams("connect", audio, chat)
         core = self.engine._running()
         account = self.engine._account_number(self.account)

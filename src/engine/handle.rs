@@ -436,6 +436,11 @@ impl Engine {
         self.verb(move |ua, now| ua.reject_transfer(session, code, now))
     }
 
+    /// Finds the routes to a URI (RFC 3263); told by LookupDidSucceed or LookupDidFail.
+    pub fn lookup(&self, uri: Uri, transports: Vec<Transport>) -> Result<RequestId, EngineError> {
+        self.verb(move |ua, now| ua.lookup(&uri, &transports, now))
+    }
+
     /// Pings a peer; the answer comes as OptionsDidAnswer.
     pub fn options(&self, account: AccountId, uri: Uri, routes: Vec<Route>) -> Result<RequestId, EngineError> {
         self.verb(move |ua, now| ua.options(account, uri, routes, now))

@@ -453,6 +453,12 @@ impl PyEngine {
         Ok(py.detach(|| self.0.reject_transfer(SessionId(session), code))?)
     }
 
+    /// Finds the routes to a URI; returns the number its DNSLookupDidSucceed or DNSLookupDidFail carries.
+    fn lookup(&self, py: Python<'_>, uri: PyUri, transports: Vec<String>) -> PyResult<u64> {
+        let transports = transports.iter().map(|name| convert::transport(name)).collect::<PyResult<_>>()?;
+        Ok(py.detach(|| self.0.lookup(uri.0, transports))?.0)
+    }
+
     /// Pings a peer; returns the number its SIPOptionsDidAnswer carries.
     fn options(&self, py: Python<'_>, account: u64, uri: PyUri, routes: Vec<(String, u16, String)>) -> PyResult<u64> {
         let routes = self::routes(routes)?;

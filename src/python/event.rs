@@ -27,14 +27,24 @@ use crate::sip::bodies::presence::{Presence, Tuple};
 use crate::sip::transport::Transport;
 use crate::sip::uri::Uri;
 
-/// Each row gives the variant and the keys of its data; the name is "SIP" and the variant. The compiler sees to it that
+/// The name of a notification: "SIP" and the variant, unless it has one of its own.
+macro_rules! name {
+    ($variant:ident) => {
+        concat!("SIP", stringify!($variant))
+    };
+    ($variant:ident $name:literal) => {
+        $name
+    };
+}
+
+/// Each row gives the variant, its name when that is not "SIP" and the variant, and the keys of its data. The compiler sees to it that
 /// no variant and no field is forgotten.
 macro_rules! table {
-    ($($variant:ident { $($key:ident),* })*) => {
+    ($($variant:ident $(as $name:literal)? { $($key:ident),* })*) => {
         enum Row { $($variant),* }
 
         const TABLE: &[(&str, &[&str])] =
-            &[$((concat!("SIP", stringify!($variant)), &["timestamp", $(stringify!($key)),*])),*];
+            &[$((name!($variant $($name)?), &["timestamp", $(stringify!($key)),*])),*];
 
         /// The row of an event and the values of its data.
         fn values<'py>(py: Python<'py>, kind: &EventKind, at: f64) -> PyResult<(Row, Bound<'py, PyTuple>)> {
@@ -91,6 +101,8 @@ table! {
         account, session, from_uri, from_display_name, to_uri, content, content_type, cpim_headers, message_id,
         disposition
     }
+    LookupDidSucceed as "DNSLookupDidSucceed" { request, result }
+    LookupDidFail as "DNSLookupDidFail" { request, error }
     // --- accounts and their registrations ---
     AccountWillRegister {}
     AccountRegistrationDidSucceed { contact, expires, registrar }
@@ -360,6 +372,13 @@ impl Value for Uri {
 impl Value for RequestId {
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         self.0.into_bound_py_any(py)
+    }
+}
+
+impl Value for Vec<Route> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let routes: Vec<_> = self.iter().map(|route| convert::route_object(py, route)).collect::<PyResult<_>>()?;
+        routes.into_bound_py_any(py)
     }
 }
 

@@ -13,6 +13,7 @@ mod inbound;
 mod large;
 pub(crate) mod limits;
 pub mod locate;
+mod lookup;
 pub mod messages;
 pub(crate) mod options;
 pub mod peers;
@@ -39,6 +40,7 @@ use rand::rngs::StdRng;
 use self::core::{Core, warning_header};
 use self::exchange::Exchange;
 use self::locate::{Answer, Question};
+use self::lookup::Lookup;
 use self::messages::OpenReports;
 use self::peers::Peer;
 use self::registration::Registrations;
@@ -239,6 +241,7 @@ pub struct UserAgent {
     broken: Vec<(SessionId, String)>,
     /// Requests of ours outside of sessions and dialogs, by number.
     exchanges: BTreeMap<RequestId, Exchange>,
+    lookups: BTreeMap<RequestId, Lookup>,
     registrations: Registrations,
     subscriptions: Subscriptions,
 }
@@ -250,6 +253,7 @@ impl UserAgent {
             sessions: BTreeMap::new(),
             broken: Vec::new(),
             exchanges: BTreeMap::new(),
+            lookups: BTreeMap::new(),
             registrations: Registrations::default(),
             subscriptions: Subscriptions::default(),
         }
@@ -513,6 +517,12 @@ impl UserAgent {
             Asker::Session(id) => {
                 self.with(id, |session, core| session.handle_resolved(&question, answer, core, now));
             }
+            Asker::Lookup(id) => {
+                if let Some(lookup) = self.lookups.get_mut(&id) {
+                    lookup.locator.handle_answer(&question, answer, &mut self.core.random);
+                }
+                self.step_lookup(id, now);
+            }
             Asker::Exchange(id) => {
                 self.step_exchange(id, now, |exchange, core| exchange.handle_resolved(&question, answer, core, now));
             }
@@ -610,6 +620,7 @@ impl UserAgent {
         let core = &self.core;
         self.sessions.is_empty()
             && self.exchanges.is_empty()
+            && self.lookups.is_empty()
             && self.registrations.are_off()
             && self.subscriptions.is_empty()
             && core.transactions.is_empty()

@@ -22,6 +22,7 @@ pub const LOCATION_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) enum Asker {
     Session(SessionId),
     Exchange(RequestId),
+    Lookup(RequestId),
 }
 
 /// Questions that the resolver has not answered.
