@@ -185,7 +185,7 @@ def test_what_cannot_be_transferred(three: Three) -> None:
     bob, _ = three.talk("bob", "alice")
     with pytest.raises(ValueError, match="target"):
         bob.transfer()
-    with pytest.raises(ValueError, match="no SIP URI"):
+    with pytest.raises(ValueError, match="neither sip nor sips"):
         bob.transfer("tel:+1900")
     with pytest.raises(ValueError, match="its own place"):
         bob.transfer(replaces=bob)
