@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from sipwire import SIPURI, Account, Engine, InfoOutcome, Session, SessionManager, SessionStateError, TransferFailed
+from sipwire import (
+    SIPURI,
+    Account,
+    Engine,
+    InfoOutcome,
+    Route,
+    Session,
+    SessionManager,
+    SessionStateError,
+    TransferFailed,
+)
 from sipwire.testing import assert_tone, tone_bytes
 
 from .conftest import PATIENCE, Pair, Watch, brief
@@ -54,11 +64,9 @@ class Three:
 
     def talk(self, caller: str, callee: str, known: int = 0) -> tuple[Session, Session]:
         """An established call: the caller's session and the callee's."""
-        from sipwire.account import routes_for
-
-        account = self.accounts[caller]
-        outgoing = Session(account)
-        outgoing.connect(self.uri(callee), routes_for(account, self.uri(callee), None), audio=True)
+        outgoing = Session(self.accounts[caller])
+        route = Route(*self.accounts[callee].engine.addresses["udp"])
+        outgoing.connect(self.uri(callee), [route], audio=True)
         incoming = self.incoming(callee, known)
         incoming.accept(audio=True)
         for session in (outgoing, incoming):
