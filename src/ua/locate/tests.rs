@@ -170,14 +170,16 @@ const ZONE: &str = "
     bad.example A 255.255.255.255
 ";
 
+/// URI, transports wanted, hops in order, questions in order (none: not looked at).
+type Row = (&'static str, &'static [Transport], &'static [&'static str], &'static [&'static str]);
+
 #[test]
 fn rfc_3263_row_by_row() {
     use Transport::{Tcp, Tls, Udp, Ws, Wss};
     const USUAL: &[Transport] = &[Udp, Tcp, Tls];
     let zone = Zone::new(ZONE);
-    // URI, transports wanted, hops in order, questions (none: not looked at).
     #[rustfmt::skip]
-    let rows: &[(&str, &[Transport], &[&str], &[&str])] = &[
+    let rows: &[Row] = &[
         // Numeric hosts ask nobody.
         ("sip:bob@192.0.2.5", USUAL, &["udp 192.0.2.5:5060"], &[]),
         ("sip:bob@192.0.2.5:5070", USUAL, &["udp 192.0.2.5:5070"], &[]),
