@@ -7,6 +7,7 @@ mod support;
 use std::time::Duration;
 
 use sipwire::event::{EventKind, SessionId};
+use sipwire::media::CodecKind;
 use sipwire::sip::digest::Credentials;
 use sipwire::sip::message::{Message, Method};
 use sipwire::sip::transport::Transport;
@@ -39,7 +40,8 @@ const ENDED: [&str; 3] = ["GotStreamUpdate()", "ESTABLISHED>TERMINATED", "DidEnd
 
 /// Adds a phone of this user that registers.
 fn phone(net: &mut SimNet, name: &'static str, password: &str, transport: Transport) -> usize {
-    let node = net.add(name, |_| {});
+    // One codec: an INVITE of more than 1,300 bytes would go over TCP, where nothing is lost.
+    let node = net.add(name, |config| config.codecs = vec![CodecKind::Pcmu]);
     let mut settings = account(name);
     settings.credentials = Some(Credentials { username: name.into(), password: password.into() });
     settings.outbound_proxy = Some(net.route_to(PROXY, transport));

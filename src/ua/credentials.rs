@@ -177,7 +177,13 @@ impl Core {
                 Home::Name(name) => named.iter().flatten().any(|given| given.eq_ignore_ascii_case(name)),
             });
         let home_uri = home.contains(&Home::of(&uri)?);
-        let target = Target { host: uri.host_str().to_ascii_lowercase(), hop };
+        let mut host = uri.host_str().to_ascii_lowercase();
+        if *request.method == Method::Register {
+            // A registrar's challenge is for REGISTER alone: calls would carry its answer to whoever is called, and grow
+            // beyond what a datagram takes.
+            host.insert_str(0, "registrar ");
+        }
+        let target = Target { host, hop };
         Some(Sent { target, path: request.path, home_uri, home_hop })
     }
 }

@@ -34,7 +34,8 @@ const MAX_VALUE: usize = 4096;
 /// Where a request goes: what a nonce is good for again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Host of the request URI, in lower case: a server's challenge is for all of it.
+    /// The server: host of the request URI, in lower case, and what else tells servers apart there. Its challenge is for all
+    /// that goes to it.
     pub host: String,
     /// The next hop: a proxy's challenge is for what goes there.
     pub hop: SocketAddr,
