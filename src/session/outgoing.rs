@@ -17,7 +17,7 @@ use crate::sip::message::{HeaderName, Message, Method};
 use crate::sip::transaction::ClientId;
 use crate::sip::transport::{Flow, Transport};
 use crate::sip::uri::Uri;
-use crate::ua::core::{ALLOW, ClientUse, Core, RELIABLE, SUPPORTED, SUPPORTED_WITHOUT_RELIABLE, quoted};
+use crate::ua::core::{ALLOW, ClientUse, Core, RELIABLE, SUPPORTED, quoted};
 use crate::ua::credentials::{Attempts, Authorizable, Path};
 use crate::ua::locate::{self, Question};
 use crate::ua::routing::{Asker, RouteWalk, Step};
@@ -305,7 +305,9 @@ impl Session {
         if must_be_reliable {
             request = request.header("Require", RELIABLE);
         }
-        request = request.header("Supported", if outgoing.plain { SUPPORTED_WITHOUT_RELIABLE } else { SUPPORTED });
+        if !outgoing.plain {
+            request = request.header("Supported", SUPPORTED);
+        }
         if let Some(packages) = info_packages(self.account, core) {
             request = request.header("Recv-Info", packages);
         }

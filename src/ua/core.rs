@@ -40,9 +40,6 @@ pub(crate) const RELIABLE: &str = "100rel";
 /// Extensions we know, as `Supported` lists them: a request may require any of them.
 pub(crate) const SUPPORTED: &str = "100rel, timer, replaces, norefersub";
 
-/// The same where somebody on the way cannot bear the first.
-pub(crate) const SUPPORTED_WITHOUT_RELIABLE: &str = "timer, replaces, norefersub";
-
 /// Bodies we take, as `Accept` lists them.
 pub(crate) const ACCEPT: &str = "application/sdp";
 
