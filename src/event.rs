@@ -358,7 +358,7 @@ pub enum EventKind {
     },
     /// What became of a message of ours (RFC 5438).
     MessageDidGetDeliveryReport {
-        from_uri: Uri,
+        from_uri: Arc<Uri>,
         /// `imdn.Message-ID` of that message.
         message_id: Arc<str>,
         /// "delivery", "processing" or "display".
@@ -371,9 +371,9 @@ pub enum EventKind {
         account: AccountId,
         /// The call in whose dialog it came.
         session: Option<SessionId>,
-        from_uri: Uri,
+        from_uri: Arc<Uri>,
         from_display_name: Option<Arc<str>>,
-        to_uri: Uri,
+        to_uri: Arc<Uri>,
         /// Without its CPIM wrapper.
         content: Bytes,
         content_type: Arc<str>,
@@ -447,9 +447,9 @@ pub enum EventKind {
         subscription: SubscriptionId,
         account: AccountId,
         event: Arc<str>,
-        from_uri: Uri,
+        from_uri: Arc<Uri>,
         from_display_name: Option<Arc<str>>,
-        to_uri: Uri,
+        to_uri: Arc<Uri>,
         /// Seconds granted; 0 asks once.
         expires: u32,
         /// Body types the subscriber takes.

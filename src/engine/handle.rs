@@ -446,6 +446,11 @@ impl Engine {
         self.verb(move |ua, now| ua.options(account, uri, routes, now))
     }
 
+    /// Now, for what is dated; protocols go by a clock of their own.
+    pub fn wall_clock() -> SystemTime {
+        SystemTime::now()
+    }
+
     /// Sends a message; see [`UserAgent::message`].
     pub fn message(&self, message: SendMessage) -> Result<(RequestId, Option<String>), EngineError> {
         self.verb(move |ua, now| ua.message(message, now))

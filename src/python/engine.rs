@@ -2,7 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use bytes::Bytes;
 use pyo3::exceptions::PyValueError;
@@ -484,7 +483,11 @@ impl PyEngine {
             routes: self::routes(routes)?,
             content_type,
             body: Bytes::copy_from_slice(body),
-            wrap: wrap.map(|(subject, wanted)| Wrap { at: SystemTime::now(), wanted: Wanted::parse(&wanted), subject }),
+            wrap: wrap.map(|(subject, wanted)| Wrap {
+                at: Engine::wall_clock(),
+                wanted: Wanted::parse(&wanted),
+                subject,
+            }),
         };
         let (request, message_id) = py.detach(|| self.0.message(message))?;
         Ok((request.0, message_id))

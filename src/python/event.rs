@@ -363,6 +363,12 @@ impl Value for Arc<BTreeMap<String, String>> {
     }
 }
 
+impl Value for Arc<Uri> {
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        (**self).value(py)
+    }
+}
+
 impl Value for Uri {
     fn value<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         PyUri(self.clone()).into_bound_py_any(py)

@@ -74,9 +74,6 @@ pub(crate) struct Outcome {
     pub rtt: Option<Duration>,
     /// CSeq number of the last attempt.
     pub seq: u32,
-    /// Our From tag: with Call-ID and the response's To tag it names the dialog, when there is one.
-    pub tag: String,
-    pub call_id: String,
 }
 
 #[derive(Debug)]
@@ -253,8 +250,6 @@ impl Exchange {
             response: response.map(|(message, flow)| (message.clone(), flow)),
             rtt,
             seq: self.seq,
-            tag: self.tag.clone(),
-            call_id: self.call_id.clone(),
         })
     }
 }

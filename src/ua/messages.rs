@@ -296,7 +296,7 @@ fn receive(
     if ContentType::parse(content_type.as_bytes()).is_some_and(|inner| inner.is(imdn::CONTENT_TYPE)) {
         let report = Report::parse(&content).map_err(|error| bad(&format!("IMDN: {error}")))?;
         let kind = EventKind::MessageDidGetDeliveryReport {
-            from_uri,
+            from_uri: Arc::new(from_uri),
             message_id: report.message_id.into(),
             disposition: report.disposition.name(),
             status: report.status.name(),
@@ -314,9 +314,9 @@ fn receive(
     core.notify(EventKind::EngineGotMessage {
         account,
         session,
-        from_uri: from_uri.clone(),
+        from_uri: Arc::new(from_uri.clone()),
         from_display_name: from.display_name().map(Into::into),
-        to_uri: to_uri.unwrap_or_else(|| from_uri.clone()),
+        to_uri: Arc::new(to_uri.unwrap_or_else(|| from_uri.clone())),
         content,
         content_type,
         cpim_headers: wrapper.map(|read| Arc::new(by_name(&read))),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -383,8 +384,8 @@ impl UserAgent {
                 account,
                 event: event.name.as_str().into(),
                 from_display_name: from.and_then(|from| from.display_name()).map(Into::into),
-                to_uri: to.unwrap_or_else(|| from_uri.clone()),
-                from_uri,
+                to_uri: Arc::new(to.unwrap_or_else(|| from_uri.clone())),
+                from_uri: Arc::new(from_uri),
                 expires: granted,
                 accept,
             });
