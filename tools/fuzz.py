@@ -31,7 +31,6 @@ COVERAGE = [
     "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
     "-Cllvm-args=-sanitizer-coverage-pc-table",
     "-Cllvm-args=-sanitizer-coverage-trace-compares",
-    "-Ccodegen-units=1",
 ]
 
 Seeds = dict[str, bytes]
@@ -57,6 +56,16 @@ def descriptions() -> Seeds:
     seeds = {path.name: path.read_bytes() for path in sorted(DATA.glob("sdp/*.sdp"))}
     bodies = {text.split(b"\r\n\r\n", 1)[1] for text in messages().values() if b"\r\n\r\nv=0" in text}
     return seeds | {f"body-{number}": body for number, body in enumerate(sorted(bodies))}
+
+
+def credentials() -> Seeds:
+    found: set[bytes] = set()
+    for text in messages().values():
+        found.update(re.findall(rb"(?mi)^(?:WWW-|Proxy-)?Auth(?:enticate|orization): (.*?)\r?$", text))
+    for path in sorted(DATA.glob("digest/*.json")):
+        for case in json.loads(path.read_text())["challenges"]:
+            found.update(header.encode() for header in case["headers"])
+    return {f"line-{number}": text for number, text in enumerate(sorted(found))}
 
 
 def streams() -> Seeds:
@@ -102,6 +111,7 @@ TARGETS = {
     "message": (messages, "sip.dict"),
     "stream": (streams, "sip.dict"),
     "uri": (uris, "uri.dict"),
+    "digest": (credentials, "sip.dict"),
     "sdp": (descriptions, "sdp.dict"),
     "body": (bodies, "xml.dict"),
     "endpoint": (scripts, "sip.dict"),

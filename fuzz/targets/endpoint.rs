@@ -50,6 +50,7 @@ fuzz_target!(|data: &[u8]| {
         invite_rate_per_source: 1000,
         auto_ring: true,
         accepts_calls: true,
+        accepts_messages: true,
     };
     let mut ua = UserAgent::new(config, StdRng::seed_from_u64(1));
     let uri = Uri::parse(b"sip:bob@192.0.2.1").expect("a URI");
@@ -82,15 +83,16 @@ impl Wire {
         let now = self.now;
         let last = self.sessions.last().copied();
         match (verb, last) {
-            (b'c', _) => {
+            (b'c' | b'l', _) => {
                 let callee = Uri::parse(b"sip:alice@192.0.2.9").expect("a URI");
-                let route = |last: u8, transport| Route { address: format!("192.0.2.{last}"), port: 5060, transport };
+                let route = |last: u8, transport| Route { address: format!("192.0.2.{last}"), port: 5060, transport, path: None };
                 let call = Connect {
                     account: ACCOUNT,
                     callee,
                     routes: vec![route(9, Transport::Udp), route(10, Transport::Tcp)],
                     audio: true,
                     chat: false,
+                    late_offer: verb == b'l',
                     extra_headers: Vec::new(),
                 };
                 if let Ok(session) = self.ua.connect(call, now) {
@@ -100,6 +102,13 @@ impl Wire {
             (b'a', Some(session)) => drop(self.ua.accept(session, true, false, now)),
             (b'r', Some(session)) => drop(self.ua.reject(session, 486, None, now)),
             (b'e', Some(session)) => drop(self.ua.end(session, None, now)),
+            (b'h', Some(session)) => drop(self.ua.hold(session, true, now)),
+            (b'u', Some(session)) => drop(self.ua.hold(session, false, now)),
+            (b'm', Some(session)) => drop(self.ua.early_media(session, now)),
+            (b'o', _) => {
+                let uri = Uri::parse(b"sip:alice@192.0.2.9").expect("a URI");
+                drop(self.ua.options(ACCOUNT, uri, Vec::new(), now));
+            }
             (b'1', _) => self.wait(Duration::from_millis(600)),
             (b'2', _) => self.wait(Duration::from_secs(5)),
             (b'3', _) => self.wait(Duration::from_secs(40)),
@@ -164,7 +173,7 @@ impl Wire {
                     let media = LocalMedia { address, rtp_port: 20_000, rtcp_port: 20_001 };
                     self.ua.handle_media_opened(session, Ok(media), now);
                 }
-                Output::Media(..) => {}
+                Output::Media(..) | Output::KeepAlive { .. } => {}
                 Output::Resolve { query, .. } => self.ua.handle_resolved(query, Err("no such host".into()), now),
             }
         }
