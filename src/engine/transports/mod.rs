@@ -7,7 +7,6 @@
 mod bind;
 mod connection;
 mod icmp;
-mod large;
 mod streams;
 #[cfg(test)]
 mod tests;
@@ -26,7 +25,6 @@ use tokio::sync::mpsc;
 
 pub(crate) use self::bind::Bound;
 use self::connection::StreamInput;
-use self::large::{Large, Way};
 pub(super) use self::streams::INPUT_LIMIT;
 use self::streams::{Gone, Streams};
 pub use self::tls::ClientCertificates;
@@ -70,7 +68,6 @@ pub(crate) struct Transports {
     closing: Option<ConnectionId>,
     /// UDP destinations that get keep-alives: how often, and when next.
     kept: BTreeMap<SocketAddr, (Duration, Instant)>,
-    large: Large,
     counters: Arc<TransportCounters>,
 }
 
@@ -89,7 +86,7 @@ impl Transports {
         });
         let udp = udp.collect();
         let (held, news, closing, kept) = (None, VecDeque::new(), None, BTreeMap::new());
-        Self { udp, streams, inputs, held, turn: 0, news, closing, kept, large: Large::default(), counters }
+        Self { udp, streams, inputs, held, turn: 0, news, closing, kept, counters }
     }
 
     /// Sends or queues; returns our address on that path, unspecified while a connection is being made. `peer` is who
@@ -120,32 +117,6 @@ impl Transports {
         client: Option<ClientId>,
         now: Instant,
     ) -> Result<SocketAddr, String> {
-        let tcp = Flow::to(Transport::Tcp, flow.remote);
-        match self.large.way(&bytes, flow.remote, client, now) {
-            Way::Switch(over_tcp) if self.streams.has_tcp() => {
-                match self.streams.send(tcp, None, over_tcp, client, now) {
-                    Ok(local) => {
-                        let connection = self.streams.connection_to(tcp);
-                        if let Some(client) = client {
-                            self.large.switched(client, bytes, flow.remote, connection, now);
-                        }
-                        return Ok(local);
-                    }
-                    Err(_) => self.large.avoid(flow.remote, now),
-                }
-            }
-            Way::Follow(connection, over_tcp) => {
-                return self.streams.send(Flow { connection, ..tcp }, None, over_tcp, client, now);
-            }
-            Way::Repeated(connection) => {
-                if let Some(local) = connection.and_then(|id| self.streams.local_of_open(id)) {
-                    return Ok(local); // TCP repeats by itself
-                }
-                // No connection by the time of the first repetition: a datagram is worth more than patience.
-                client.and_then(|client| self.large.give_up(client, now));
-            }
-            Way::Switch(_) | Way::Udp => {}
-        }
         let udp = self.udp.iter_mut().find(|udp| udp.reaches(flow.remote));
         let udp = udp.ok_or_else(|| format!("there is no UDP socket that reaches {}", flow.remote.ip()))?;
         udp.send(flow.remote, bytes, client, now).map(|()| udp.local())
@@ -155,7 +126,7 @@ impl Transports {
     pub fn poll(&mut self, now: Instant) -> Option<Arrival> {
         if let Some(id) = self.closing.take() {
             let gone = self.streams.close(id, None, now);
-            self.lose(Gone { kept: gone.kept, ..Gone::default() }, "the stream could not be followed", now);
+            self.lose(Gone { kept: gone.kept, ..Gone::default() }, "the stream could not be followed");
         }
         if let Some(news) = self.news.pop_front() {
             return Some(news);
@@ -217,14 +188,14 @@ impl Transports {
             StreamInput::Open { id, local, domains } => self.streams.opened(id, local, domains),
             StreamInput::HalfClosed { id } => {
                 let gone = self.streams.half_closed(id, now);
-                self.lose(gone, "the peer closed the connection", now);
+                self.lose(gone, "the peer closed the connection");
             }
             StreamInput::Closed { id, error, unsent } => {
                 tracing::debug!(connection = id.0, error, "a connection has ended");
                 let mut gone = self.streams.close(id, Some(&error), now);
                 gone.unanswered
                     .extend(unsent.into_iter().filter(|client| !gone.unanswered.contains(client)).collect::<Vec<_>>());
-                self.lose(gone, &error, now);
+                self.lose(gone, &error);
             }
             StreamInput::Frame { id, frame } => {
                 let (flow, local) = self.streams.arrived(id)?;
@@ -249,16 +220,9 @@ impl Transports {
         self.news.pop_front()
     }
 
-    fn lose(&mut self, gone: Gone, error: &str, now: Instant) {
+    fn lose(&mut self, gone: Gone, error: &str) {
         for client in gone.unanswered {
-            let failed = match self.large.give_up(client, now) {
-                Some(large) => {
-                    let flow = Flow::to(Transport::Udp, large.to);
-                    self.send_datagram(flow, large.original, Some(client), now).err()
-                }
-                None => Some(error.to_owned()),
-            };
-            self.news.extend(failed.map(|error| Arrival::Failed { client, error }));
+            self.news.push_back(Arrival::Failed { client, error: error.to_owned() });
         }
         self.news.extend(gone.kept.map(|flow| Arrival::FlowFailed { flow, error: error.to_owned() }));
     }
@@ -309,12 +273,11 @@ impl Transports {
     /// Sends keep-alives and closes what is overdue. Called about once a second.
     pub fn tidy(&mut self, now: Instant) {
         for (gone, why) in self.streams.tidy(now) {
-            self.lose(gone, why, now);
+            self.lose(gone, why);
         }
         for udp in &mut self.udp {
             udp.tidy(now);
         }
-        self.large.tidy(now);
         for (remote, (interval, next_at)) in &mut self.kept {
             if *next_at <= now {
                 *next_at = now + *interval;

@@ -247,21 +247,6 @@ impl Streams {
         Ok(connection.local)
     }
 
-    /// Whether TCP is used at all.
-    pub fn has_tcp(&self) -> bool {
-        self.tcp
-    }
-
-    /// The connection that a flow without one of its own uses.
-    pub fn connection_to(&self, flow: Flow) -> Option<ConnectionId> {
-        self.by_key.get(&Key::new(flow.transport, flow.remote, None)).copied()
-    }
-
-    /// Our address on a connection whose handshakes are through.
-    pub fn local_of_open(&self, id: ConnectionId) -> Option<SocketAddr> {
-        self.connections.get(&id).filter(|connection| connection.open).map(|connection| connection.local)
-    }
-
     fn connect(&mut self, key: Key, flow: Flow, peer: Option<&Peer>, now: Instant) -> Result<ConnectionId, String> {
         let (transport, remote) = (flow.transport, flow.remote);
         if let Some(failed) = self.back_off.get(&key)
