@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::media::CodecKind;
+use crate::session::shown_sdp;
 use crate::sip::bodies::Parsed;
 use crate::sip::bodies::message_summary::Count;
 use crate::sip::digest::answer::without_proof;
@@ -132,8 +133,9 @@ pub struct Snapshot {
     pub proposed_streams: Streams,
     pub has_audio: bool,
     pub has_chat: bool,
-    pub audio: Option<AudioSnapshot>,
+    pub audio: Option<Box<AudioSnapshot>>,
     pub local_sdp: Option<Arc<str>>,
+    /// `None` also while it is that of the INVITE to us: see [`Self::remote_sdp`].
     pub remote_sdp: Option<Arc<str>>,
     /// Headers of the INVITE and of its last response, in order, as they came.
     pub request_headers: Option<Headers>,
@@ -145,6 +147,17 @@ pub struct Snapshot {
     pub failure: Option<(u16, Arc<str>)>,
     /// What the last refusal of our INVITE says beside its code, if anything.
     pub refusal: Option<Arc<Refusal>>,
+}
+
+impl Snapshot {
+    /// What the peer described last, without keys. That of its INVITE is read from there, because few look at it.
+    pub fn remote_sdp(&self) -> Option<Arc<str>> {
+        let invite = self.request_headers.as_ref().filter(|_| self.direction == Some(CallDirection::Incoming));
+        self.remote_sdp.clone().or_else(|| {
+            let body = invite?.message().body_bytes();
+            (!body.is_empty()).then(|| shown_sdp(&String::from_utf8_lossy(&body)))
+        })
+    }
 }
 
 /// What a refusal may say beside its code.
@@ -172,8 +185,11 @@ impl Headers {
             HeaderName::Authorization | HeaderName::ProxyAuthorization => (text(name), without_proof(&text(value))),
             _ => (text(name), text(value)),
         };
-        let message = Message::parse(self.0.clone()).expect("the message was read before");
-        message.headers().map(shown).collect()
+        self.message().headers().map(shown).collect()
+    }
+
+    fn message(&self) -> Message {
+        Message::parse(self.0.clone()).expect("the message was read before")
     }
 }
 

@@ -415,7 +415,7 @@ class Session:
 
     @property
     def redirect_targets(self) -> list[SIPURI]:
-        """Where a 3xx says the callee is, the best first. Nobody is called there by itself unless the account says so."""
+        """Where a 3xx says the callee is, the best first. They are called only where the account says so."""
         view = self._view()
         return [] if view is None else view.redirect_targets
 

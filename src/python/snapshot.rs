@@ -20,7 +20,7 @@ impl PySnapshot {
     }
 
     fn audio<T>(&self, value: impl FnOnce(&AudioSnapshot) -> Option<T>) -> Option<T> {
-        self.0.audio.as_ref().and_then(value)
+        self.0.audio.as_deref().and_then(value)
     }
 
     fn audio_address(&self, value: impl FnOnce(&AudioSnapshot) -> Option<SocketAddr>) -> Option<(String, u16)> {
@@ -179,8 +179,8 @@ impl PySnapshot {
     }
 
     #[getter]
-    fn remote_sdp(&self) -> Option<&str> {
-        self.0.remote_sdp.as_deref()
+    fn remote_sdp(&self) -> Option<String> {
+        self.0.remote_sdp().as_deref().map(str::to_owned)
     }
 
     #[getter]

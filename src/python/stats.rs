@@ -181,7 +181,9 @@ counters! {
     /// Signalling: what exists and what was refused.
     PyUaStats("SignallingStats") from UaStats {
         sessions: u64, dialogs: u64, client_transactions: u64, server_transactions: u64, messages_received: u64,
-        messages_sent: u64, bad_messages: u64, refused_by_rate: u64, refused_by_limit: u64,
+        messages_sent: u64, bad_messages: u64, refused_by_rate: u64, silenced: u64, refused_by_limit: u64,
+        refused_sessions: u64, refused_half_open: u64, refused_transactions: u64, too_large: u64, bad_descriptions: u64,
+        broken_sessions: u64,
     }
 
     /// Counters of every queue, limit and transport of an engine.

@@ -89,14 +89,14 @@ pub struct Negotiator {
     origin_address: Option<IpAddr>,
     version: u64,
     /// The description that left last, for the comparison that decides about the version.
-    sent: Option<Box<Description>>,
+    sent: Option<Box<str>>,
     slots: Vec<Slot>,
     /// The m-lines to return to when the open offer is refused; `None` while no offer is open.
     before: Option<Vec<Slot>>,
     /// Our last offer, for as long as answers to it may come (early answers, several forks).
     offer: Option<Box<Offer>>,
     /// What the peer described last.
-    remote: Option<Box<RemoteState>>,
+    remote: Option<RemoteState>,
     numbers: Numbers,
     /// Our keys, one per suite of [`SrtpSuite::ALL`], the same for the life of the stream.
     keys: [Option<SrtpKey>; 2],
@@ -128,7 +128,8 @@ struct Offer {
 
 #[derive(Clone, Debug)]
 struct RemoteState {
-    description: Description,
+    /// As text: it is looked at again only when the peer offers again, and takes a fraction of the room.
+    description: Box<str>,
     was_offer: bool,
 }
 
@@ -357,12 +358,12 @@ impl Negotiator {
         model.times = vec![sdp_types::Time { start_time: 0, stop_time: 0, repeats: Vec::new() }];
         model.medias = medias;
         let mut description = Description::from_model(model.clone());
-        if self.sent.as_ref().is_some_and(|sent| **sent != description) {
+        if self.sent.as_ref().is_some_and(|sent| **sent != *description.to_string()) {
             self.version += 1;
             model.origin.sess_version = self.version;
             description = Description::from_model(model);
         }
-        self.sent = Some(Box::new(description.clone()));
+        self.sent = Some(description.to_string().into());
         description
     }
 
@@ -397,7 +398,7 @@ impl Negotiator {
         let live_chat = offer.chat.as_ref().filter(|_| chat.is_some()).map(|(index, _)| *index);
         self.settle(live_audio, live_chat);
         self.before = None;
-        self.remote = Some(Box::new(RemoteState { description: answer.clone(), was_offer: false }));
+        self.remote = Some(RemoteState { description: answer.to_string().into(), was_offer: false });
         Ok(Agreed { audio, chat })
     }
 
@@ -502,7 +503,7 @@ impl Negotiator {
         }
         self.settle(chosen.map(|(index, ..)| index), live_chat);
         (self.offer, self.before) = (None, None);
-        self.remote = Some(Box::new(RemoteState { description: offer.clone(), was_offer: true }));
+        self.remote = Some(RemoteState { description: offer.to_string().into(), was_offer: true });
         Ok((self.describe(medias, local.address()), agreed))
     }
 
@@ -518,11 +519,12 @@ impl Negotiator {
         }
         // Compared only with an offer: many phones let the o= line of their answer stand when they go on to offer. A
         // changed identity is a new author (a transfer behind a back-to-back agent), who counts from anywhere.
-        let Some(RemoteState { description: last, was_offer: true }) = self.remote.as_deref() else { return Ok(()) };
+        let Some(RemoteState { description: text, was_offer: true }) = &self.remote else { return Ok(()) };
+        let last = Description::parse(text.as_bytes())?;
         let (old, new) = (last.origin(), offer.origin());
         let same_author = Origin { version: new.version.clone(), ..old.clone() } == new;
         match compare_numbers(&new.version, &old.version) {
-            Some(Ordering::Equal) if same_author && last != offer => {
+            Some(Ordering::Equal) if same_author && last != *offer => {
                 Err(refused(warning::OTHER, "the offer changed but the version in its o= line did not"))
             }
             Some(Ordering::Less) if same_author => {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::in_dialog::Purpose;
 use super::outgoing::{Answer, Outgoing, has_sdp, take_answer};
-use super::{Failure, Leg, Session, shown_sdp};
+use super::{BadOffer, Failure, Leg, Session, shown_sdp};
 use crate::event::{EventKind, Headers};
 use crate::sdp::description::Description;
 use crate::sdp::negotiation::{Agreed, Local, NegotiationError, Negotiator};
@@ -34,6 +34,10 @@ pub(super) struct Fork {
     rseq: Option<u32>,
     /// Its answer to our offer, as it came.
     answer: Option<Bytes>,
+    /// Offer and answer are over, because a reliable response has carried the second one.
+    settled_reliably: bool,
+    /// UPDATE has changed what was agreed on since: the 2xx has nothing to say about it.
+    updated: bool,
     /// Its offer and our answer in PRACK, when the INVITE made none.
     settled: Option<Box<Settled>>,
 }
@@ -66,7 +70,7 @@ impl Forks {
             return known;
         }
         self.dialogs.push(Dialog::uac(response, flow).ok()?);
-        self.forks.push(Fork { rseq: None, answer: None, settled: None });
+        self.forks.push(Fork { rseq: None, answer: None, settled_reliably: false, updated: false, settled: None });
         Some(self.forks.len() - 1)
     }
 
@@ -152,6 +156,7 @@ impl Session {
             if state.answer.is_none() && response.body().len() <= MAX_KEPT_ANSWER {
                 state.answer = Some(Bytes::copy_from_slice(response.body()));
             }
+            state.settled_reliably |= is_reliable;
             if is_first && let Some(agreed) = take_something(&mut self.negotiator, response.body()) {
                 invite.forks.running = Some(fork);
                 self.show_remote_sdp(response.body());
@@ -177,6 +182,23 @@ impl Session {
         Ok(Some(sdp))
     }
 
+    /// Answers the offer of an UPDATE in the early dialog that media runs by (RFC 3311 §5.2).
+    pub(super) fn answer_offer_of_fork(&mut self, request: &Message, core: &mut Core) -> Result<String, BadOffer> {
+        let (audio, chat) = (self.local_audio(core), self.local_chat());
+        let offer = Description::parse(request.body()).map_err(NegotiationError::from)?;
+        let local = Local { audio: audio.as_ref(), chat: chat.as_ref() };
+        let (sdp, agreed) = answer_offer(&mut self.negotiator, &offer, local, core)?;
+        if let Leg::Outgoing(outgoing) = &mut self.leg
+            && let Some(forks) = outgoing.invite.as_mut().map(|invite| &mut invite.forks)
+            && let Some(fork) = forks.running.and_then(|fork| forks.forks.get_mut(fork))
+        {
+            fork.updated = true;
+        }
+        self.show_remote_sdp(request.body());
+        self.start_streams(agreed, core);
+        Ok(sdp)
+    }
+
     /// What a 2xx says about media: our offer answered, at last or before, or its own offer, which our ACK answers.
     ///
     /// # Errors
@@ -197,11 +219,12 @@ impl Session {
         let runs = fork.is_some() && fork == invite.forks.running;
         let state = fork.and_then(|fork| invite.forks.forks.get_mut(fork));
         if late_offer {
+            let updated = state.as_ref().is_some_and(|fork| fork.updated);
             if let Some(settled) = state.and_then(|fork| fork.settled.take()) {
                 if let Some(negotiator) = settled.negotiator {
                     self.negotiator = negotiator;
                 }
-                return Ok(if runs { Answer::Running } else { Answer::Agreed(settled.agreed) });
+                return Ok(if runs || updated { Answer::Running } else { Answer::Agreed(settled.agreed) });
             }
             if !has_sdp(response) {
                 return Err(("the 200 carries no offer".into(), None));
@@ -218,6 +241,9 @@ impl Session {
                     Err((error.to_string(), refusal.map(|(sdp, _)| sdp.to_string())))
                 }
             };
+        }
+        if runs && state.as_ref().is_some_and(|fork| fork.updated) {
+            return Ok(Answer::Running);
         }
         let kept = state.and_then(|fork| fork.answer.take());
         let body = match (&kept, has_sdp(response)) {
@@ -249,6 +275,15 @@ impl Session {
 }
 
 impl Outgoing {
+    /// True for a request in the early dialog that media runs by, once its offer and answer are over.
+    pub(super) fn has_settled(&self, request: &Message) -> bool {
+        let Some(forks) = self.invite.as_ref().map(|invite| &invite.forks) else { return false };
+        let running = forks.running.and_then(|at| Some((forks.dialogs.get(at)?, forks.forks.get(at)?)));
+        running.is_some_and(|(dialog, fork)| {
+            dialog.matches_request(request) && (fork.settled_reliably || fork.settled.is_some())
+        })
+    }
+
     /// Takes the INVITE back. A fork that answers all the same is ended with a number after those of its PRACKs.
     pub(super) fn abandon(&self, why: &str, core: &mut Core, now: Instant) {
         let Some(invite) = &self.invite else { return };

@@ -74,6 +74,10 @@ enum Verdict {
     Offer {
         sdp: String,
     },
+    /// The call is not taken yet: answered, and put to work already.
+    Early {
+        sdp: String,
+    },
     Refresh,
     /// It adds streams: the application is asked.
     Ask(Streams),
@@ -171,6 +175,8 @@ impl Session {
     fn handle_reinvite(&mut self, server: ServerId, request: &Message, flow: Flow, core: &mut Core, now: Instant) {
         let verdict = match &self.leg {
             // Our own INVITE is open (RFC 3261 §14.2).
+            Leg::Incoming(incoming) if incoming.settled() => early(self.answer_early_offer(request, core)),
+            Leg::Outgoing(outgoing) if outgoing.has_settled(request) => early(self.answer_offer_of_fork(request, core)),
             Leg::Outgoing(_) => refuse(491),
             Leg::Confirmed(confirmed) if confirmed.modify.is_open() => refuse(491),
             Leg::Confirmed(confirmed) if confirmed.unacked.is_none() && confirmed.proposal.is_none() => {
@@ -185,7 +191,7 @@ impl Session {
             }
             Verdict::Offer { sdp } => self.accept_reinvite(server, request, flow, &sdp, true, core, now),
             Verdict::Ask(streams) => self.take_proposal(server, request, flow, streams, core, now),
-            Verdict::Refresh => {}
+            Verdict::Refresh | Verdict::Early { .. } => {}
             Verdict::Refuse { code, headers } => send_refusal(server, request, flow, code, &headers, core, now),
         }
     }
@@ -194,6 +200,8 @@ impl Session {
     fn handle_update(&mut self, server: ServerId, request: &Message, flow: Flow, core: &mut Core, now: Instant) {
         let verdict = match &self.leg {
             _ if request.body().is_empty() => Verdict::Refresh,
+            Leg::Incoming(incoming) if incoming.settled() => early(self.answer_early_offer(request, core)),
+            Leg::Outgoing(outgoing) if outgoing.has_settled(request) => early(self.answer_offer_of_fork(request, core)),
             Leg::Outgoing(_) => refuse(491),
             Leg::Confirmed(confirmed) if confirmed.modify.is_open() => refuse(491),
             Leg::Confirmed(confirmed) if confirmed.unacked.as_ref().is_some_and(|unacked| unacked.offered) => {
@@ -206,6 +214,7 @@ impl Session {
             Verdict::Answer { sdp, agreed } => (Some(sdp), Some(agreed)),
             // UPDATE cannot wait for a person (RFC 3311 §5.2).
             Verdict::Ask(_) => return core.answer(server, request, flow, 504, now),
+            Verdict::Early { sdp } => (Some(sdp), None),
             Verdict::Offer { .. } | Verdict::Refresh => (None, None),
             Verdict::Refuse { code, headers } => {
                 return send_refusal(server, request, flow, code, &headers, core, now);
@@ -352,6 +361,13 @@ impl Session {
             _ => return,
         }
         self.hold_changed(core);
+    }
+}
+
+fn early(answer: Result<String, BadOffer>) -> Verdict {
+    match answer {
+        Ok(sdp) => Verdict::Early { sdp },
+        Err(BadOffer { code, warning }) => Verdict::Refuse { code, headers: vec![("Warning", warning)] },
     }
 }
 

@@ -123,7 +123,10 @@ pub(crate) fn check_offer(
     if request.body().is_empty() {
         return Ok(None);
     }
-    let offer = Description::parse(request.body()).map_err(NegotiationError::from)?;
+    let offer = Description::parse(request.body()).map_err(|error| {
+        core.stats.bad_descriptions += 1;
+        NegotiationError::from(error)
+    })?;
     let summary = Negotiator::inspect(&offer);
     let chat = summary.chat && core.config.chat;
     if summary.chat && !chat && !summary.audio {
@@ -154,7 +157,6 @@ impl Session {
     pub fn arrive(id: SessionId, arrival: Arrival, core: &mut Core, now: Instant) -> Self {
         let Arrival { server, request, flow, account, merge_key, tag, dialog, offer, replaces } = arrival;
         let from = request.from().ok();
-        let remote_sdp = offer.is_some().then(|| shown_sdp(&String::from_utf8_lossy(request.body())));
         let snapshot = Snapshot {
             direction: Some(CallDirection::Incoming),
             account: Some(account),
@@ -165,7 +167,6 @@ impl Session {
             remote_user_agent: text(&request, HeaderName::UserAgent),
             transport: Some(flow.transport),
             peer_address: Some(flow.remote),
-            remote_sdp,
             request_headers: Some(Headers::of(&request)),
             replaces,
             ..Snapshot::default()
@@ -190,7 +191,7 @@ impl Session {
         };
         let mut session = Self::new(id, tag, snapshot, Leg::Incoming(Box::new(incoming)), core);
         session.half_open = Some(flow.remote.ip());
-        session.merge_key = Some(merge_key.clone());
+        session.merge_key = Some(merge_key);
         core.merge_keys.insert(merge_key, id);
         core.servers.insert(server, id);
         if let Some(expires) = expires {

@@ -73,7 +73,9 @@ impl Session {
             Ok(local) => {
                 self.media = Media::Open { peer, local, running: None };
                 let local_rtp = Some(SocketAddr::new(local.address, local.rtp_port));
-                self.change(|snapshot| snapshot.audio = Some(AudioSnapshot { local_rtp, ..AudioSnapshot::default() }));
+                self.change(|snapshot| {
+                    snapshot.audio = Some(Box::new(AudioSnapshot { local_rtp, ..AudioSnapshot::default() }));
+                });
                 self.stream_opened(core, now);
             }
             Err(error) => {

@@ -272,7 +272,7 @@ fn failure_reason(response: &Message) -> String {
 }
 
 /// SDP as the application may see it: keys (RFC 4568 `inline:`) are secrets.
-fn shown_sdp(sdp: &str) -> Arc<str> {
+pub(crate) fn shown_sdp(sdp: &str) -> Arc<str> {
     const KEY: &str = "inline:";
     if !sdp.contains(KEY) {
         return sdp.into();

@@ -236,11 +236,11 @@ impl Session {
         let Progress { code, describes, sdp } = progress;
         let (server, request) = (incoming.server, incoming.request());
         let contact = core.contact(self.account, incoming.flow, incoming.dialog.is_secure());
-        let mut response = core
-            .response(&request, code, Some(&self.tag), incoming.flow)
-            .header("Contact", contact)
-            .header("Allow", ALLOW)
-            .header("Supported", SUPPORTED);
+        let mut response = core.response(&request, code, Some(&self.tag), incoming.flow).header("Contact", contact);
+        if rseq.is_some() || sdp.is_some() {
+            // What may be sent in the early dialog (RFC 3311 §5.1). A plain 180 waits in thousands of copies, so it is short.
+            response = response.header("Allow", ALLOW).header("Supported", SUPPORTED);
+        }
         if let Some(rseq) = rseq {
             response = response.header("Require", RELIABLE).header("RSeq", rseq);
         }

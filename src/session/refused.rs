@@ -13,7 +13,7 @@ use crate::event::Refusal;
 use crate::sip::headers::RetryAfter;
 use crate::sip::message::{HeaderName, Message};
 use crate::sip::uri::Uri;
-use crate::ua::core::{Core, SUPPORTED};
+use crate::ua::core::{Core, RELIABLE};
 use crate::ua::routing::RouteWalk;
 
 /// Redirections followed in one call, whatever the account allows: a longer chain is a loop.
@@ -130,9 +130,7 @@ impl Session {
     /// 420: true when the request can go again without what it names, because we only offered it.
     fn can_do_without(&mut self, response: &Message, core: &Core) -> bool {
         let required = core.accounts.get(self.account).is_some_and(|account| account.require_100rel);
-        let ours =
-            |name: &[u8]| crate::sip::headers::list_contains(SUPPORTED.as_bytes(), &String::from_utf8_lossy(name));
-        let named = response.header_values(HeaderName::Unsupported).any(ours);
+        let named = response.lists(HeaderName::Unsupported, RELIABLE);
         let Leg::Outgoing(outgoing) = &mut self.leg else { return false };
         named && !required && !std::mem::replace(&mut outgoing.plain, true)
     }

@@ -1,6 +1,7 @@
 //! What all sessions of a user agent share: settings, transactions, timers, names and the queue of outputs.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::time::Instant;
 
@@ -63,7 +64,9 @@ pub(crate) enum ClientUse {
 }
 
 /// Names a copy of one request that came on several paths (RFC 3261 §8.2.2.2): From tag, Call-ID, CSeq number.
-pub(crate) type MergeKey = (Box<[u8]>, Box<[u8]>, u32);
+///
+/// 128 bits of keyed hash over them: however long they are it takes 16 bytes, and nobody can make two of them meet.
+pub(crate) type MergeKey = [u64; 2];
 
 /// BYEs kept for a challenge; above it one that is challenged ends there, and the peer's session timer ends its half.
 const MAX_FAREWELLS: usize = 4096;
@@ -94,6 +97,7 @@ pub(crate) struct Core {
     /// Sessions by our tag: every message inside a dialog of ours carries it.
     pub tags: HashMap<Box<str>, SessionId>,
     pub merge_keys: HashMap<MergeKey, SessionId>,
+    merge_secrets: [RandomState; 2],
     pub timers: Timers,
     pub limits: Limits,
     pub unavailable: Unavailable,
@@ -131,6 +135,7 @@ impl Core {
             farewells: BTreeMap::new(),
             tags: HashMap::new(),
             merge_keys: HashMap::new(),
+            merge_secrets: Default::default(),
             timers: Timers::default(),
             limits: Limits::default(),
             unavailable: Unavailable::default(),
@@ -157,6 +162,15 @@ impl Core {
     pub fn next_session(&mut self) -> SessionId {
         self.last_session += 1;
         SessionId(self.last_session)
+    }
+
+    /// The key of a request, for [`Self::merge_keys`].
+    pub fn merge_key(&self, request: &Message) -> MergeKey {
+        let from = request.from().ok();
+        let tag = from.as_ref().and_then(|from| from.tag()).unwrap_or_default();
+        let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        let names = (tag, request.call_id().unwrap_or_default(), number);
+        [self.merge_secrets[0].hash_one(names), self.merge_secrets[1].hash_one(names)]
     }
 
     /// True for a session that exists or existed once.

@@ -150,7 +150,7 @@ impl UserAgent {
         }
         let uri = sip_uri(request)?;
         let account = core.accounts.find(&uri, &core.config.local).ok_or_else(|| Refusal::new(404))?;
-        let merge_key = merge_key(request);
+        let merge_key = core.merge_key(request);
         if core.merge_keys.contains_key(&merge_key) {
             return Err(Refusal::new(482));
         }
@@ -180,6 +180,7 @@ impl UserAgent {
         }
         if self.sessions.len() >= core.config.max_sessions {
             core.stats.refused_by_limit += 1;
+            core.stats.refused_sessions += 1;
             return Err(Refusal::with(503, "Retry-After", RETRY_AFTER));
         }
         Ok((account, merge_key))
@@ -201,6 +202,7 @@ impl UserAgent {
         })?;
         if !core.limits.open(flow.remote.ip()) {
             core.stats.refused_by_limit += 1;
+            core.stats.refused_half_open += 1;
             return Err(Refusal::with(503, "Retry-After", RETRY_AFTER));
         }
         let id = core.next_session();
@@ -349,11 +351,4 @@ pub(super) fn sip_uri(request: &Message) -> Result<Uri, Refusal> {
 /// True when the sender says that it knows an extension.
 fn knows(request: &Message, extension: &str) -> bool {
     request.lists(HeaderName::Supported, extension) || request.lists(HeaderName::Require, extension)
-}
-
-fn merge_key(request: &Message) -> MergeKey {
-    let from = request.from().ok();
-    let tag = from.as_ref().and_then(|from| from.tag()).unwrap_or_default();
-    let number = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
-    (tag.into(), request.call_id().unwrap_or_default().into(), number)
 }

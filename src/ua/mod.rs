@@ -225,8 +225,19 @@ pub struct UaStats {
     pub messages_received: u64,
     pub messages_sent: u64,
     pub bad_messages: u64,
+    /// New INVITEs above the rates: answered with 503, and those among them that met silence.
     pub refused_by_rate: u64,
+    pub silenced: u64,
+    /// What a bound of some table kept out, and among it: calls beyond `max_sessions`, half-open calls of one source.
     pub refused_by_limit: u64,
+    pub refused_sessions: u64,
+    pub refused_half_open: u64,
+    /// Requests beyond [`crate::sip::transaction::MAX_TRANSACTIONS`]: dropped.
+    pub refused_transactions: u64,
+    /// Messages with too long a head or body, or too many headers (413, 513).
+    pub too_large: u64,
+    /// Offers that cannot be read or go beyond the limits of descriptions.
+    pub bad_descriptions: u64,
     /// Sessions that a fault of ours ended.
     pub broken_sessions: u64,
 }
@@ -285,6 +296,7 @@ impl UserAgent {
         let max = self.core.config.max_sessions;
         if self.sessions.len() >= max {
             self.core.stats.refused_by_limit += 1;
+            self.core.stats.refused_sessions += 1;
             return Err(Verb::Connect.impossible(SessionState::Null, format!("{max} sessions exist already")));
         }
         self.core.open_account(call.account)?;
@@ -491,6 +503,7 @@ impl UserAgent {
         }
         if self.is_flooded(&message, now) || self.is_flooded_by_messages(&message, now) {
             self.core.stats.refused_by_rate += 1;
+            self.core.stats.silenced += 1;
             return;
         }
         self.core.transactions.handle_message(message, flow, now);
@@ -611,6 +624,7 @@ impl UserAgent {
             dialogs: self.core.tags.len(),
             client_transactions,
             server_transactions,
+            refused_transactions: self.core.transactions.stats().refused_by_limit,
             ..self.core.stats
         }
     }
@@ -711,6 +725,7 @@ impl UserAgent {
     /// Answers without state: what cannot be read cannot be matched to its repetition either.
     fn answer_bad(&mut self, error: &ParseError, flow: Flow) {
         self.core.stats.bad_messages += 1;
+        self.core.stats.too_large += u64::from(matches!(error.answer, Some(413 | 513)));
         if let (Some(code), Some(partial)) = (error.answer, &error.partial) {
             let tag = tokens::tag(&mut self.core.random);
             let flow = reply_flow(partial, flow);

@@ -291,7 +291,7 @@ fn a_session_tells_what_it_is_while_it_rings_and_runs() {
     let headers = bob.request_headers.as_ref().map(crate::event::Headers::list).unwrap_or_default();
     let names: Vec<&str> = headers.iter().map(|(name, _)| &**name).collect();
     assert_eq!(names[..6], ["Via", "Max-Forwards", "From", "To", "Call-ID", "CSeq"]);
-    let sdp = bob.remote_sdp.clone().unwrap();
+    let sdp = bob.remote_sdp().unwrap();
     assert!(sdp.contains("inline:…") && !sdp.contains('+') && sdp.contains("a=sendrecv"), "{sdp}");
     net.bob.ua.accept(net.bob.last(), true, false, net.now).unwrap();
     net.run();

@@ -101,7 +101,7 @@ fn what_the_challenged_attempt_had_begun_is_over() {
     // An answer with another port: what early media of the first attempt agreed on is void.
     phone.respond(&second, 200, "b", &[CONTACT], &SDP.replace("6000", "6002"));
     assert_eq!(phone.side.take_log().last().map(String::as_str), Some("DidStart"));
-    let audio = phone.side.snapshot().remote_sdp.clone().unwrap();
+    let audio = phone.side.snapshot().remote_sdp().unwrap();
     assert!(audio.contains("6002"), "{audio}");
 }
 

@@ -139,3 +139,68 @@ fn text_of_the_application_cannot_break_a_line() {
     assert_eq!(header(&bye, "Reason"), "SIP;text=\"bye  Via: \\\"x\\\"  \"");
     assert_eq!(bye.header_lines(crate::sip::message::HeaderName::Via).count(), 1);
 }
+
+#[test]
+fn a_flood_of_20_000_invites_is_refused_then_ignored_and_a_call_goes_on() {
+    let mut phone = Lone::new();
+    phone.side.ua.config_mut().max_sessions = 10_000;
+    let (_, ok) = phone.talk();
+    let (mut refused, mut rang) = (0, 0);
+    for number in 0..20_000 {
+        let draft = Draft { branch: format!("flood{number}"), number: number + 2, ..Draft::invite() };
+        let codes: Vec<_> = phone.ask(&draft).iter().filter_map(Message::status).collect();
+        refused += usize::from(codes == [503]);
+        rang += usize::from(codes == [180]);
+        assert!(codes.len() <= 1, "one answer each: {codes:?}");
+    }
+    let stats = phone.side.ua.stats();
+    assert_eq!(rang, 999, "the rate, and the call before it");
+    assert_eq!(refused, 1000, "as many refusals as calls would have been taken");
+    assert_eq!((stats.refused_by_rate, stats.silenced), (19_001, 18_001));
+    assert_eq!(stats.sessions, 1000);
+    let alive = phone.ask(&Draft::new("OPTIONS", "alive").in_dialog(99_999, &ok));
+    assert_eq!(alive[0].status(), Some(200), "the call is not hurt");
+    phone.pass(Duration::from_millis(500));
+    phone.take();
+    let later = Draft { branch: "later".into(), number: 30_000, ..Draft::invite() };
+    assert_eq!(phone.ask(&later)[0].status(), Some(180), "and half a second later there is room again");
+}
+
+#[test]
+fn each_limit_of_messages_and_tables_is_counted() {
+    let mut phone = Lone::new();
+    let count = |phone: &Lone| phone.side.ua.stats();
+    // Headers, Via values, the head.
+    let many = |line: &str, times: usize| {
+        let text = Draft::new("OPTIONS", "many").text();
+        text.replace("Content-Length", &format!("{}Content-Length", line.repeat(times)))
+    };
+    phone.receive(many("X: y\r\n", 300));
+    assert_eq!((phone.take_lines(), count(&phone).too_large), (vec!["513 OPTIONS".to_owned()], 1));
+    phone.receive(many(&format!("X: {}\r\n", "y".repeat(1000)), 70));
+    assert_eq!((phone.take_lines(), count(&phone).too_large), (vec!["513 OPTIONS".to_owned()], 2));
+    phone.receive(many("Via: SIP/2.0/UDP 192.0.2.8;branch=z9hG4bKx\r\n", 71));
+    assert_eq!((phone.take_lines(), count(&phone).bad_messages), (vec!["400 OPTIONS".to_owned()], 3));
+    // Descriptions.
+    let media = "m=audio 6000 RTP/AVP 0\r\n".repeat(17);
+    phone.ask(&Draft::invite().body(&format!("{SDP}{media}")));
+    assert_eq!(count(&phone).bad_descriptions, 1);
+    // Sessions.
+    let mut phone = Lone::new();
+    phone.side.ua.config_mut().max_sessions = 1;
+    phone.ask(&Draft::invite());
+    let second = Draft { branch: "second".into(), number: 2, ..Draft::invite() };
+    assert_eq!(phone.ask(&second)[0].status(), Some(503));
+    assert!(phone.side.call("sip:bob@example.com", &[PEER], phone.now).is_err());
+    assert_eq!((count(&phone).refused_sessions, count(&phone).refused_by_limit), (2, 2));
+    // Half-open calls of one source.
+    let mut phone = Lone::new();
+    let config = phone.side.ua.config_mut();
+    (config.max_sessions, config.invite_rate, config.invite_rate_per_source) = (10_000, 100_000, 100_000);
+    for number in 0..4_097 {
+        let draft = Draft { branch: format!("half{number}"), number: number + 1, ..Draft::invite() };
+        let code = phone.ask(&draft)[0].status();
+        assert_eq!(code, Some(if number < 4_096 { 180 } else { 503 }), "{number}");
+    }
+    assert_eq!((count(&phone).refused_half_open, count(&phone).refused_by_limit), (1, 1));
+}

@@ -396,7 +396,7 @@ fn the_first_fork_plays_and_the_one_that_answers_takes_over() {
         phone.respond(&invite, 200, "c", &[CONTACT], last);
         assert_eq!(phone.take_lines(), ["ACK"]);
         assert_eq!(started(&phone.side), ports);
-        assert!(phone.side.snapshot().remote_sdp.as_deref().unwrap().contains("7000"));
+        assert!(phone.side.snapshot().remote_sdp().as_deref().unwrap().contains("7000"));
     }
 }
 
@@ -574,4 +574,64 @@ fn two_of_us_talk_by_a_late_offer() {
             assert_eq!(side.snapshot().audio.as_ref().unwrap().codec, Some(crate::media::CodecKind::Opus));
         }
     }
+}
+
+// --- UPDATE in early dialogs (RFC 3311) ------------------------------------------------------------------------------
+
+#[test]
+fn an_update_of_the_caller_is_answered_once_the_first_answer_is_acknowledged() {
+    let mut phone = Lone::new();
+    phone.ask(&supporting());
+    let session = phone.side.last();
+    phone.side.ua.early_media(session, phone.now).unwrap();
+    phone.run();
+    let progress = phone.take().remove(0);
+    let moved = sdp(2, "sendrecv").replace("audio 6000", "audio 7000");
+    let update = |branch| sdp_body(Draft::new("UPDATE", branch), &moved);
+    let early = phone.ask(&update("u1").in_dialog(2, &progress)).remove(0);
+    assert_eq!(first_line(&early), "500 UPDATE", "an offer of theirs is not answered yet");
+    assert!(early.header(HeaderName::RetryAfter).is_some());
+    phone.ask(&prack(&progress, 3));
+    let answer = phone.ask(&update("u2").in_dialog(4, &progress)).remove(0);
+    assert_eq!(first_line(&answer), "200 UPDATE");
+    assert!(String::from_utf8_lossy(answer.body()).contains("m=audio 4000"));
+    assert_eq!(started(&phone.side), [6000, 7000]);
+    let again = sdp_body(Draft::new("UPDATE", "u3"), "v=0\r\nwhat\r\n").in_dialog(5, &progress);
+    assert_eq!(first_line(&phone.ask(&again)[0]), "400 UPDATE");
+    phone.side.ua.accept(session, true, false, phone.now).unwrap();
+    phone.run();
+    assert_eq!(phone.take_lines(), ["200 INVITE"]);
+    assert_eq!(started(&phone.side), [6000, 7000], "what UPDATE agreed on stands");
+}
+
+#[test]
+fn an_update_of_the_callee_is_answered_once_its_reliable_answer_is_there() {
+    let moved = sdp(2, "sendrecv").replace("audio 6000", "audio 7000");
+    let update = |invite: &Message, branch: &str, number: u32| {
+        let from = header(invite, "To");
+        let text = format!(
+            "UPDATE sip:alice@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP {PEER};branch=z9hG4bK{branch}\r\nMax-Forwards: 70\r\n\
+             From: {from};tag=b\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {number} UPDATE\r\n{CONTACT}\r\n\
+             Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{moved}",
+            header(invite, "From"),
+            header(invite, "Call-ID"),
+            moved.len()
+        );
+        text
+    };
+    let mut phone = Lone::new();
+    let (_, invite) = phone.call();
+    answer(&mut phone, &invite, 180, "b", 1, "");
+    phone.take();
+    phone.receive(update(&invite, "u1", 1));
+    assert_eq!(phone.take_lines(), ["491 UPDATE"], "our offer is open");
+    answer(&mut phone, &invite, 183, "b", 2, SDP);
+    phone.take();
+    phone.receive(update(&invite, "u2", 2));
+    assert_eq!(phone.take_lines(), ["200 UPDATE"]);
+    assert_eq!(started(&phone.side), [6000, 7000]);
+    phone.respond(&invite, 200, "b", &[CONTACT], SDP);
+    assert_eq!(phone.take_lines(), ["ACK"]);
+    assert_eq!(started(&phone.side), [6000, 7000], "the old answer in the 200 means nothing any more");
+    assert_eq!(phone.side.snapshot().state, crate::event::SessionState::Established);
 }
