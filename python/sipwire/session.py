@@ -514,8 +514,8 @@ class Session:
         """Holds the call: the peer hears silence and is told; allowed in ESTABLISHED with audio, a second time without
         effect.
 
-        Posts SIPSessionGotHoldRequest (local) when the request leaves: at once, or when the change before it is through.
-        The call stays held for us when the peer refuses. A recording pauses.
+        Posts SIPSessionGotHoldRequest (local) when the request leaves: at once, or when the change before it is
+        through. The call stays held for us when the peer refuses. A recording pauses.
         """
         self._verb("hold", [SessionState.ESTABLISHED], lambda core, number: core.hold(number, True))
 
