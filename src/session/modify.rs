@@ -57,8 +57,10 @@ pub(super) struct Modify {
 #[derive(Clone, Copy, Debug)]
 struct Adding {
     streams: Streams,
-    /// It is in the offer that is open.
+    /// It is in the offer that is open, …
     told: bool,
+    /// … with other changes, which a refusal of the stream must not take along.
+    carries: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -78,7 +80,7 @@ impl Modify {
     }
 
     pub(super) fn add(&mut self, streams: Streams) {
-        self.adding = Some(Adding { streams, told: false });
+        self.adding = Some(Adding { streams, told: false, carries: false });
     }
 
     /// The proposal is off.
@@ -134,9 +136,9 @@ impl Session {
         if wants_hold == held && !modify.due && !modify.has_untold() {
             return;
         }
-        modify.due = false;
+        let carries = std::mem::take(&mut modify.due) || wants_hold != held;
         if let Some(adding) = &mut modify.adding {
-            adding.told = true;
+            (adding.told, adding.carries) = (true, adding.carries || carries);
         }
         self.change(|snapshot| snapshot.on_hold_by_local = wants_hold);
         self.send_reinvite(core, now);
@@ -275,7 +277,8 @@ impl Session {
         let Leg::Confirmed(confirmed) = &mut self.leg else { return };
         confirmed.modify.stage = Stage::Idle;
         confirmed.modify.tries = 0;
-        if confirmed.modify.adding.take_if(|adding| adding.told).is_some() {
+        if let Some(adding) = confirmed.modify.adding.take_if(|adding| adding.told) {
+            confirmed.modify.due |= adding.carries;
             self.settle_proposal(Err(reason.into()), core);
         }
         self.refresh_failed(core, now);
@@ -291,7 +294,10 @@ impl Session {
             return self.offer_was_refused(reason, core, now);
         }
         modify.stage = Stage::Waiting;
-        modify.due = true;
+        match &mut modify.adding {
+            Some(adding) if adding.told => adding.told = false,
+            _ => modify.due = true,
+        }
         self.negotiator.roll_back();
         core.timers.set(self.id, Timer::OfferAgain, now + pause);
     }

@@ -22,7 +22,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
 use sipwire::event::{AccountId, Event, EventKind, Originator, Route, SessionId, SessionState, Streams};
-use sipwire::media::{CodecKind, LocalMedia, MediaCommand, MediaEvent};
+use sipwire::media::{CodecKind, LocalChat, LocalMedia, MediaCommand, MediaEvent};
 use sipwire::sip::message::Message;
 use sipwire::sip::stream::{Frame, StreamFramer};
 use sipwire::sip::transaction::ClientId;
@@ -73,6 +73,12 @@ pub enum Action {
     Accept(SessionId),
     Reject(SessionId, u16),
     End(SessionId),
+    /// These are ignored where the session does not allow them (now).
+    Hold(SessionId, bool),
+    AddChat(SessionId),
+    RemoveChat(SessionId),
+    AcceptProposal(SessionId),
+    RejectProposal(SessionId),
 }
 
 /// Answers an event of its node with what to do how much later.
@@ -689,6 +695,15 @@ impl SimNet {
                     Action::Accept(session) => self.with(node, |ua, now| ua.accept(session, true, false, now)),
                     Action::Reject(session, code) => self.with(node, |ua, now| ua.reject(session, code, None, now)),
                     Action::End(session) => self.with(node, |ua, now| ua.end(session, None, now)),
+                    Action::Hold(session, hold) => self.with(node, |ua, now| ua.hold(session, hold, now)),
+                    Action::AddChat(session) => self.with(node, |ua, now| ua.add_chat(session, now)),
+                    Action::RemoveChat(session) => self.with(node, |ua, now| ua.remove_chat(session, now)),
+                    Action::AcceptProposal(session) => {
+                        self.with(node, |ua, now| ua.accept_proposal(session, false, true, now))
+                    }
+                    Action::RejectProposal(session) => {
+                        self.with(node, |ua, now| ua.reject_proposal(session, 488, None, now))
+                    }
                 };
             }
         }
@@ -759,6 +774,20 @@ impl SimNet {
                 let answer = if node.media_fails { Err("no port is free".to_owned()) } else { Ok(media) };
                 return ua.handle_media_opened(session, answer, now);
             }
+            MediaCommand::OpenChat { .. } => {
+                node.next_port += 2;
+                let (address, port) = (node.address.ip(), node.next_port);
+                let chat = LocalChat {
+                    address,
+                    port,
+                    path: format!("msrp://{address}:{port}/{};tcp", session.0),
+                    tls: false,
+                    accept_types: "text/plain".into(),
+                    accept_wrapped_types: None,
+                };
+                return ua.handle_chat_opened(session, Ok(chat), now);
+            }
+            MediaCommand::StartChat(_) => MediaEvent::ChatDidStart,
             MediaCommand::StartRecording { path, .. } => {
                 node.recording = Some(path.clone());
                 MediaEvent::RecordingDidStart { path }
@@ -848,6 +877,15 @@ pub fn word(kind: &EventKind) -> String {
         EventKind::SessionGotStreamUpdate { streams: what } => format!("GotStreamUpdate({})", streams(*what)),
         EventKind::SessionGotHoldRequest { originator: who } => format!("GotHoldRequest({})", originator(*who)),
         EventKind::SessionGotUnholdRequest { originator: who } => format!("GotUnholdRequest({})", originator(*who)),
+        EventKind::SessionGotStreamProposal { proposer, streams: what } => {
+            format!("GotStreamProposal({} {})", originator(*proposer), streams(*what))
+        }
+        EventKind::SessionAcceptedStreamProposal { proposer } => {
+            format!("AcceptedStreamProposal({})", originator(*proposer))
+        }
+        EventKind::SessionRejectedStreamProposal { proposer, .. } => {
+            format!("RejectedStreamProposal({})", originator(*proposer))
+        }
         EventKind::SessionDidChangeRoute { code, .. } => format!("DidChangeRoute({code})"),
         EventKind::OptionsDidAnswer { code, .. } => format!("OptionsDidAnswer({code})"),
         EventKind::SessionGotTransferRequest { replaces, .. } => {
@@ -864,7 +902,7 @@ pub fn word(kind: &EventKind) -> String {
     }
 }
 
-/// The legal courses of a call without proposals and local hold (session-api §1.2, §2.1), as a machine: from, notification, to.
+/// The legal courses of a call (session-api §1.2, §2.1), as a machine; the first line that fits counts: from, notification, to.
 /// `*` stands for any characters.
 const COURSES: &[(&str, &str, &str)] = &[
     ("new", "NULL>CALLING", "outgoing"),
@@ -898,13 +936,36 @@ const COURSES: &[(&str, &str, &str)] = &[
     ("up", "TransferGotProgress(*)", "up"),
     ("up", "TransferDidEnd(*)", "up"),
     ("up", "TransferDidFail(*)", "up"),
-    ("up", "GotHoldRequest(remote)", "up"),
-    ("up", "GotUnholdRequest(remote)", "up"),
+    ("up", "GotHoldRequest(*)", "up"),
+    ("up", "GotUnholdRequest(*)", "up"),
+    ("up", "ESTABLISHED>PROPOSING", "asking"),
+    ("asking", "GotStreamProposal(local *)", "proposing"),
+    ("proposing", "GotHoldRequest(*)", "proposing"),
+    ("proposing", "GotUnholdRequest(*)", "proposing"),
+    ("proposing", "GotStreamUpdate()", "gone remote"),
+    ("proposing", "GotStreamUpdate(*)", "proposing"),
+    ("proposing", "PROPOSING>ESTABLISHED", "decided by them"),
+    ("proposing", "PROPOSING>TERMINATING", "ending"),
+    ("decided by them", "AcceptedStreamProposal(local)", "up"),
+    ("decided by them", "RejectedStreamProposal(local)", "up"),
+    ("up", "ESTABLISHED>PROPOSED", "asked"),
+    ("asked", "GotStreamProposal(remote *)", "proposed"),
+    ("proposed", "GotStreamUpdate()", "gone remote"),
+    ("proposed", "GotStreamUpdate(*)", "proposed"),
+    ("proposed", "PROPOSED>ESTABLISHED", "decided by us"),
+    ("proposed", "PROPOSED>TERMINATING", "ending"),
+    ("decided by us", "AcceptedStreamProposal(remote)", "up"),
+    ("decided by us", "RejectedStreamProposal(remote)", "up"),
     ("up", "ESTABLISHED>TERMINATING", "ending"),
     ("ending", "WillEnd", "ending loud"),
     ("ending loud", "GotStreamUpdate()", "gone local"),
     ("up", "GotStreamUpdate()", "gone remote"),
-    ("gone remote", "ESTABLISHED>TERMINATED", "end remote"),
+    ("up", "GotStreamUpdate(*)", "up"),
+    ("gone remote", "ESTABLISHED>TERMINATED", "end of a dialog"),
+    ("gone remote", "PROPOSING>TERMINATED", "end of a dialog"),
+    ("gone remote", "PROPOSED>TERMINATED", "end of a dialog"),
+    ("end of a dialog", "DidEnd(remote)", "over"),
+    ("end of a dialog", "DidEnd(local)", "over"), // it had died: a request of ours met silence
 ];
 
 fn matches(pattern: &str, word: &str) -> bool {
@@ -950,8 +1011,16 @@ pub fn check_course(events: &[&Event]) -> Result<(), String> {
 pub fn check_media(commands: &[&MediaCommand]) -> Result<(), String> {
     let mut open = false;
     let mut opened = 0;
+    let mut chat = false;
     for command in commands {
         match command {
+            MediaCommand::OpenChat { .. } if chat => return Err(format!("chat opened twice: {commands:?}")),
+            MediaCommand::OpenChat { .. } => chat = true,
+            MediaCommand::CloseChat if chat => chat = false,
+            MediaCommand::StartChat(_) if chat => {}
+            MediaCommand::StartChat(_) | MediaCommand::CloseChat => {
+                return Err(format!("{command:?} while there is no chat: {commands:?}"));
+            }
             MediaCommand::Open { .. } if open => return Err(format!("opened twice: {commands:?}")),
             MediaCommand::Open { .. } => (open, opened) = (true, opened + 1),
             MediaCommand::Close if open => open = false,
@@ -959,7 +1028,7 @@ pub fn check_media(commands: &[&MediaCommand]) -> Result<(), String> {
             _ => {}
         }
     }
-    if open { Err(format!("never closed: {commands:?}")) } else { Ok(()) }
+    if open || chat { Err(format!("never closed: {commands:?}")) } else { Ok(()) }
 }
 
 impl SimNet {

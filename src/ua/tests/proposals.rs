@@ -152,6 +152,28 @@ fn add_audio_that_meets_491_waits_and_proposes_again() {
 }
 
 #[test]
+fn a_refused_stream_takes_no_other_change_along() {
+    let mut phone = Lone::new();
+    let (session, _) = phone.talk();
+    phone.side.ua.hold(session, true, phone.now).unwrap();
+    phone.run();
+    let hold = phone.take().remove(0);
+    phone.respond(&hold, 491, "peer", &[], "");
+    phone.take();
+    phone.side.ua.add_chat(session, phone.now).unwrap();
+    phone.pass(std::time::Duration::from_millis(2_010));
+    let both = phone.take().remove(0);
+    assert_eq!(ports(&both), ["m=audio 4000", "m=message 2855"]);
+    phone.respond(&both, 488, "peer", &[], "");
+    let again = phone.take();
+    assert_eq!(again.iter().map(first_line).collect::<Vec<_>>(), ["ACK", "INVITE"]);
+    assert_eq!(ports(&again[1]), ["m=audio 4000"], "the hold alone");
+    assert!(String::from_utf8_lossy(again[1].body()).contains("a=sendonly"));
+    phone.respond(&again[1], 488, "peer", &[], "");
+    assert_eq!(phone.take_lines(), ["ACK"], "ruling R10");
+}
+
+#[test]
 fn add_audio_without_sockets_is_rejected_here() {
     let (mut phone, session, _) = chat();
     phone.side.media_error = Some("no port is free".into());
