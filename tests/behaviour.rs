@@ -17,15 +17,15 @@
 //! | non-INVITE retransmits | `our_bye_is_repeated_at_t1_doubling_to_t2` |
 //! | INVITE retransmits; stop after 100 | `our_invite_is_repeated_at_t1_doubling_until_a_100` |
 //! | 100rel as UAC | `a_reliable_180_gets_its_prack_by_itself`; both roles in `ua::tests::provisional` |
-//! | session timer | `ua::tests::session_timer` |
-//! | glare 491 | `ua::tests::glare` |
+//! | session timer | `ua::tests::refresh` |
+//! | glare 491 | `ua::tests::modify::glare_is_491_both_ways_and_whoever_called_waits_longer` |
 //! | RFC 6026 Accepted state | `after_a_200_repeated_invites_are_absorbed_and_late_acks_counted` |
-//! | TCP split at any octet, coalesced, 70 kB body | `a_stream_cut_at_any_octet_gives_the_same_answers`, `70_kb` below |
+//! | TCP split at any octet, coalesced, 70 kB body | `a_stream_cut_at_any_octet_gives_the_same_answers`, `a_body_of_70_kb_passes` |
 //! | TCP `Content-Length :`, folded | `a_spaced_and_a_folded_content_length_are_read` |
 //! | TCP garbage or one bad message | `one_bad_message_is_answered_and_the_stream_goes_on` |
 //! | CRLF keep-alive, ping in two segments | `a_ping_gets_its_pong_in_one_segment_or_two` |
 //! | Content-Length 2⁶⁴−1 over UDP | `a_content_length_of_2_to_the_64_over_udp_is_400_and_harms_nobody` |
-//! | WebSocket transport | `tests/websocket.rs` |
+//! | WebSocket transport | `engine::transports::tests::websocket` |
 //! | DNS | `ua::locate::tests` |
 //! | testable without sockets and clock | `a_day_of_ringing_takes_no_time` |
 //! | panics in API misuse | `misuse_is_an_error_and_never_a_panic` |

@@ -23,13 +23,20 @@ struct Ack {
     bytes: Bytes,
 }
 
+/// The last CSeq number used in an early dialog.
+#[derive(Debug)]
+struct Used {
+    remote_tag: Box<[u8]>,
+    number: u32,
+}
+
 /// ACKs sent, by INVITE.
 #[derive(Debug, Default)]
 pub(crate) struct Forks {
     acks: BTreeMap<ClientId, Vec<Ack>>,
     /// Numbers that PRACKs have used up in early dialogs, by INVITE and remote tag: a fork that answers late is ended with
     /// a higher one.
-    used: BTreeMap<ClientId, Vec<(Box<[u8]>, u32)>>,
+    used: BTreeMap<ClientId, Vec<Used>>,
     expiry: BTreeSet<(Instant, ClientId)>,
 }
 
@@ -45,7 +52,8 @@ impl Forks {
     /// Keeps the numbers that requests in early dialogs of this INVITE have used up, if any; `number` is its own.
     pub fn remember(&mut self, client: ClientId, number: u32, early: &[Dialog], now: Instant) {
         let used = early.iter().filter(|dialog| dialog.local_seq() > number).take(MAX_FORKS);
-        let used: Vec<_> = used.map(|dialog| (dialog.remote_tag().into(), dialog.local_seq())).collect();
+        let used: Vec<_> =
+            used.map(|dialog| Used { remote_tag: dialog.remote_tag().into(), number: dialog.local_seq() }).collect();
         if !used.is_empty() {
             self.note(client, now);
             self.used.insert(client, used);
@@ -55,7 +63,7 @@ impl Forks {
     /// The last number used in an early dialog; 0 when none is known.
     pub fn last_number(&self, client: ClientId, remote_tag: &[u8]) -> u32 {
         let used = self.used.get(&client).into_iter().flatten();
-        used.filter(|(tag, _)| **tag == *remote_tag).map(|(_, number)| *number).max().unwrap_or_default()
+        used.filter(|used| *used.remote_tag == *remote_tag).map(|used| used.number).max().unwrap_or_default()
     }
 
     /// Keeps the ACK to the 2xx that carried `remote_tag`.
