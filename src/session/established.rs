@@ -69,7 +69,7 @@ impl Unacked {
 enum Verdict {
     Answer {
         sdp: String,
-        agreed: Agreed,
+        agreed: Box<Agreed>,
     },
     Offer {
         sdp: String,
@@ -187,7 +187,7 @@ impl Session {
         match verdict {
             Verdict::Answer { sdp, agreed } => {
                 self.accept_reinvite(server, request, flow, &sdp, false, core, now);
-                self.apply_offer(request, agreed, core);
+                self.apply_offer(request, *agreed, core);
             }
             Verdict::Offer { sdp } => self.accept_reinvite(server, request, flow, &sdp, true, core, now),
             Verdict::Ask(streams) => self.take_proposal(server, request, flow, streams, core, now),
@@ -234,7 +234,7 @@ impl Session {
             self.change(|snapshot| snapshot.local_sdp = Some(shown_sdp(&sdp)));
         }
         if let Some(agreed) = agreed {
-            self.apply_offer(request, agreed, core);
+            self.apply_offer(request, *agreed, core);
         }
     }
 
@@ -262,7 +262,7 @@ impl Session {
             }
         }
         match offer.and_then(|offer| self.negotiator.answer(&offer, local, &mut core.random)) {
-            Ok((answer, agreed)) => Verdict::Answer { sdp: answer.to_string(), agreed },
+            Ok((answer, agreed)) => Verdict::Answer { sdp: answer.to_string(), agreed: Box::new(agreed) },
             Err(error) => {
                 let BadOffer { code, warning } = error.into();
                 // Inside a session an offer without known media is just one that cannot be taken.
