@@ -323,13 +323,13 @@ pub enum EventKind {
     },
     /// The peer asks us to call `target`, in place of its call with this Call-ID if there is one.
     SessionGotTransferRequest {
-        target: Uri,
+        target: Arc<Uri>,
         replaces: Option<Arc<str>>,
-        referred_by: Option<Uri>,
+        referred_by: Option<Arc<Uri>>,
     },
     /// We ask the peer to.
     SessionTransferNewOutgoing {
-        target: Uri,
+        target: Arc<Uri>,
         replaces: Option<Arc<str>>,
     },
     /// It was accepted; on the side that was asked by this new call.
@@ -414,7 +414,7 @@ pub enum EventKind {
     AccountWillRegister,
     /// Registered for so many seconds.
     AccountRegistrationDidSucceed {
-        contact: Uri,
+        contact: Arc<Uri>,
         expires: u32,
         /// Where the request went: the registrar, or the proxy before it.
         registrar: Route,

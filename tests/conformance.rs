@@ -335,7 +335,7 @@ fn a_200_is_repeated_from_t1_to_t2_for_32_s_then_bye() {
 #[test]
 fn requests_that_are_refused_at_once() {
     type Change = fn(&mut Ask);
-    let table: [(&'static str, Change, u16, &str, &str); 16] = [
+    let table: [(&'static str, Change, u16, &str, &str); 17] = [
         ("INVITE", |ask| ask.more = "Require: 100rel, foo\n".into(), 420, "Unsupported", "foo"),
         ("OPTIONS", |ask| ask.more = "Require: foo\n".into(), 420, "Unsupported", "foo"),
         ("FROBNICATE", |_| {}, 501, "Allow", "INVITE"),

@@ -150,7 +150,7 @@ impl Session {
         let replaces = target.headers.iter().find(|(name, _)| name == "Replaces");
         let replaces = replaces.and_then(|(_, value)| replaced_call(value));
         target.headers.clear();
-        self.post(EventKind::SessionTransferNewOutgoing { target, replaces }, core);
+        self.post(EventKind::SessionTransferNewOutgoing { target: target.into(), replaces }, core);
         Ok(())
     }
 
@@ -302,9 +302,9 @@ impl Session {
         self.transfers.asked += 1;
         let (referred_by, who) = refer::referred_by(request).unzip();
         let event = EventKind::SessionGotTransferRequest {
-            target: refer_to.target.clone(),
+            target: refer_to.target.clone().into(),
             replaces: refer_to.replaces.as_deref().and_then(replaced_call),
-            referred_by: who,
+            referred_by: who.map(Into::into),
         };
         self.transfers.stage = Stage::Asked(Box::new(Asked {
             server,

@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn whom_to_call() {
-        let table: [(&str, Result<(&str, Option<&str>), BadRefer>); 17] = [
+        type Read<'a> = Result<(&'a str, Option<&'a str>), BadRefer>;
+        let table: [(&str, Read<'_>); 17] = [
             ("<sip:carol@chicago.example.com>", Ok(("sip:carol@chicago.example.com", None))),
             ("sip:carol@chicago.example.com", Ok(("sip:carol@chicago.example.com", None))),
             ("\"Carol\" <sips:carol@c.example;transport=tcp>;x=1", Ok(("sips:carol@c.example;transport=tcp", None))),

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 
 /// A SIP transport (RFC 3261 §18, RFC 7118).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,7 +70,7 @@ pub struct ConnectionId(pub u64);
 
 /// Names who is to be at the other end of a connection of ours: an entry of [`crate::ua::peers`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PeerId(pub u32);
+pub struct PeerId(pub NonZeroU32); // so that a flow without one is no larger
 
 /// The path a message takes: transport, the peer's address and, on streams, the connection it arrived on.
 ///

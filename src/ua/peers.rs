@@ -1,6 +1,7 @@
 //! Who is to be at the other end of the connections we open: the names that certificates are checked against.
 
 use std::collections::{HashMap, VecDeque};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crate::sip::transport::PeerId;
@@ -17,12 +18,18 @@ pub struct Peer {
     pub path: Arc<str>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Peers {
     by_id: HashMap<PeerId, Peer>,
     ids: HashMap<Peer, PeerId>,
     order: VecDeque<PeerId>,
-    last: u32,
+    last: NonZeroU32,
+}
+
+impl Default for Peers {
+    fn default() -> Self {
+        Self { by_id: HashMap::new(), ids: HashMap::new(), order: VecDeque::new(), last: NonZeroU32::MIN }
+    }
 }
 
 impl Peers {
@@ -38,7 +45,7 @@ impl Peers {
         {
             self.ids.remove(&gone);
         }
-        self.last = self.last.wrapping_add(1);
+        self.last = self.last.checked_add(1).unwrap_or(NonZeroU32::MIN);
         let id = PeerId(self.last);
         self.by_id.insert(id, peer.clone());
         self.ids.insert(peer, id);

@@ -29,6 +29,7 @@ pub struct Register {
 
 /// An answer of the test's instead of the usual one: code and further headers.
 pub type Answer = Option<(u16, Vec<(&'static str, String)>)>;
+pub type Script = Box<dyn FnMut(&Register) -> Answer>;
 
 #[derive(Default)]
 pub struct Registrar {
@@ -37,7 +38,7 @@ pub struct Registrar {
     pub log: Vec<Register>,
     last: BTreeMap<String, (String, u32)>,
     /// Says something else than 200; `None` from it lets the usual happen.
-    pub script: Option<Box<dyn FnMut(&Register) -> Answer>>,
+    pub script: Option<Script>,
     /// Answers nothing at all.
     pub is_dead: bool,
     /// Headers of each 200.

@@ -394,7 +394,7 @@ impl Registration {
             keep_alive,
         };
         self.bind(Some(binding), core);
-        self.post(EventKind::AccountRegistrationDidSucceed { contact, expires, registrar }, core);
+        self.post(EventKind::AccountRegistrationDidSucceed { contact: contact.into(), expires, registrar }, core);
         None
     }
 

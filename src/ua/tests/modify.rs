@@ -126,7 +126,8 @@ fn what_is_asked_while_an_offer_is_open_is_told_after_it_and_only_what_is_left_o
 fn directions_of_both_holding_and_resuming_follow_rfc_3264() {
     let mut pair = Pair::new();
     let (alice, bob) = pair.talk();
-    let steps: [(char, bool, [(bool, bool); 2], [Direction; 2]); 8] = [
+    type OnHold = [(bool, bool); 2];
+    let steps: [(char, bool, OnHold, [Direction; 2]); 8] = [
         ('b', true, [(false, true), (true, false)], [Direction::RecvOnly, Direction::SendOnly]),
         ('a', true, [(true, true), (true, true)], [Direction::Inactive; 2]),
         ('b', false, [(true, false), (false, true)], [Direction::SendOnly, Direction::RecvOnly]),

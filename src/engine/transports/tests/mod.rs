@@ -123,7 +123,7 @@ fn peer(domain: &str) -> Peer {
 
 /// A flow to a peer that has to prove who it is.
 fn flow_to(transport: Transport, remote: SocketAddr, number: u32) -> Flow {
-    Flow { peer: Some(PeerId(number)), ..Flow::to(transport, remote) }
+    Flow { peer: Some(PeerId(number.try_into().expect("a number above 0"))), ..Flow::to(transport, remote) }
 }
 
 // --- certificates ----------------------------------------------------------------------------------------------------
