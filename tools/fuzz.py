@@ -1,8 +1,8 @@
 """Runs each fuzz target for a given time and prints its throughput: `python tools/fuzz.py [SECONDS] [TARGET …]`.
 
 The targets are built with the coverage instrumentation of the stable toolchain and linked with libFuzzer. Corpora are
-made from the test data; what is found goes to `fuzz/corpus/TARGET`, a crash to `fuzz/artifacts/TARGET`. Exits with 1 when a
-target crashed, hung or grew.
+made from the test data; what is found goes to `fuzz/corpus/TARGET`, a crash to `fuzz/artifacts/TARGET`. Exits with 1
+when a target crashed, hung or grew.
 """
 
 from __future__ import annotations

@@ -35,6 +35,7 @@ __all__ = [
     "find_breaks",
     "level_dbfs",
     "notification_table",
+    "presence_document",
     "spectrogram",
     "tone_at",
     "voice",

@@ -1,4 +1,4 @@
-"""The command line: `sipwire demo | call | answer | options | message | register`.
+"""The command line: `sipwire demo | call | answer | options | message | register | trace`.
 
 Results go to stdout, progress to stderr and only when it is a terminal. Exit codes: 0 ok, 1 local error, 2 usage,
 3 refused by the peer, 4 time-out.
