@@ -58,7 +58,7 @@ def test_wrong_arguments_are_named_and_end_with_2(arguments: list[str], named: s
         (["sip:x@127.0.0.1:9", "--codec", "nope"], "nope"),
         (["sip:x@nowhere.invalid"], "nowhere.invalid"),
         (["sip:x@127.0.0.1:9;transport=tcp"], "127.0.0.1:9"),
-        (["sips:x@127.0.0.1:9"], "tls"),
+        (["sips:x@127.0.0.1:9"], "TLS to 127.0.0.1:9: connection refused"),
     ],
 )
 def test_what_cannot_be_called_from_here_ends_with_1(arguments: list[str], named: str, tmp_path: Path) -> None:

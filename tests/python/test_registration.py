@@ -170,12 +170,14 @@ def test_calls_of_a_registered_account_go_where_it_is_registered(
 ) -> None:
     alice = account(engine, registrar)
     bob, device = SIPURI("sip:bob@example.org"), SIPURI("sip:bob@192.0.2.1:5080")
-    assert routes_for(alice, bob, None) == [Route("example.org", 5060)]
+    assert routes_for(alice, bob, None) == []  # none: the core locates it
+    assert routes_for(alice, device, None) == []
     alice.sip.register = True
     alice.save()
     watch.wait("SIPAccountRegistrationDidSucceed", alice)
     assert routes_for(alice, bob, None) == [Route("127.0.0.1", registrar.port)]
-    assert routes_for(alice, device, None) == [Route("192.0.2.1", 5080)]
+    assert routes_for(alice, device, None) == []
+    assert routes_for(alice, bob, [Route("192.0.2.2")]) == [Route("192.0.2.2")]
 
 
 def test_the_manager_registers_and_unregisters(watch: Watch, registrar: Registrar) -> None:
