@@ -51,6 +51,8 @@ fuzz_target!(|data: &[u8]| {
         auto_ring: true,
         accepts_calls: true,
         accepts_messages: true,
+        chat: false,
+        event_packages: Vec::new(),
     };
     let mut ua = UserAgent::new(config, StdRng::seed_from_u64(1));
     let uri = Uri::parse(b"sip:bob@192.0.2.1").expect("a URI");

@@ -240,10 +240,13 @@ impl Dialog {
     }
 
     fn flow_to(&self, hop: &Uri) -> Flow {
+        let secure = self.secure || hop.is_secure();
         let named = hop.parameter("transport").flatten().and_then(Transport::from_name);
         let transport = match named {
             _ if (self.secure || hop.is_secure()) && is_secure(self.flow.transport) => self.flow.transport,
-            _ if self.secure || hop.is_secure() => Transport::Tls,
+            // URIs name both kinds of WebSocket "ws" (RFC 7118 §5.2.3): what came by the secure one goes back by it.
+            Some(Transport::Ws | Transport::Wss) if secure || self.flow.transport == Transport::Wss => Transport::Wss,
+            _ if secure => Transport::Tls,
             Some(transport) => transport,
             None => self.flow.transport, // the connection that is there serves better than a guess
         };
@@ -389,6 +392,8 @@ mod tests {
             ("sip:bob@192.0.2.9;transport=tcp", Transport::Tcp, "192.0.2.9:5060", Transport::Tcp, true),
             ("sip:bob@192.0.2.9:5080", Transport::Tcp, "192.0.2.9:5080", Transport::Tcp, true),
             ("sips:bob@192.0.2.9", Transport::Tls, "192.0.2.9:5061", Transport::Tls, true),
+            ("sip:bob@192.0.2.9:443;transport=ws", Transport::Wss, "192.0.2.9:443", Transport::Wss, true),
+            ("sip:bob@192.0.2.9:443;transport=ws", Transport::Ws, "192.0.2.9:443", Transport::Ws, true),
             ("sip:bob@192.0.2.9;transport=bogus", Transport::Udp, "192.0.2.9:5060", Transport::Udp, false),
         ] {
             let invite = invite(&format!("Contact: <{contact}>\r\n"));

@@ -100,14 +100,14 @@ impl Accounts {
 
     /// The account a request URI means: the one whose Contact it is; else the same user at the same host; else the same
     /// user when the host is an address of ours; else one that takes everything.
-    pub fn find(&self, uri: &Uri, local: &[(Transport, SocketAddr)]) -> Option<AccountId> {
+    pub fn find(&self, uri: &Uri, local: &[(Transport, SocketAddr)], name: &str) -> Option<AccountId> {
         let user = uri.user.as_deref();
         let same_user = |entry: &Entry| entry.settings.uri.user.as_deref() == user;
         let exact = |entry: &Entry| same_user(entry) && same_host(&entry.settings.uri, uri);
         let is_seen_here = |entry: &Entry| {
             entry.learned.is_some_and(|(_, seen)| matches!(uri.host, Some(Host::Ip(ip)) if ip == seen.ip()))
         };
-        let here = is_local(uri, local);
+        let here = is_local(uri, local, name);
         self.first(|entry| entry.is_reached_by(uri))
             .or_else(|| self.first(exact))
             .or_else(|| self.first(|entry| (here || is_seen_here(entry)) && user.is_some() && same_user(entry)))
@@ -230,11 +230,12 @@ fn same_host(one: &Uri, other: &Uri) -> bool {
     }
 }
 
-fn is_local(uri: &Uri, local: &[(Transport, SocketAddr)]) -> bool {
+/// At an address of ours, or by the name that stands for us where nobody can connect to.
+fn is_local(uri: &Uri, local: &[(Transport, SocketAddr)], own_name: &str) -> bool {
     let is_ours = |ip: IpAddr| local.iter().any(|(_, address)| address.ip() == ip);
     match &uri.host {
         Some(Host::Ip(ip)) => is_ours(*ip),
-        Some(Host::Name(name)) => name.eq_ignore_ascii_case("localhost"),
+        Some(Host::Name(name)) => name.eq_ignore_ascii_case("localhost") || name.eq_ignore_ascii_case(own_name),
         None => false,
     }
 }
@@ -269,16 +270,18 @@ mod tests {
             ("sips:alice@one.example:5061", 2),
             ("sip:alice@192.0.2.1:5070", 2),
             ("sip:alice@localhost", 2),
+            ("sip:alice@ours.invalid;transport=wss", 2),
+            ("sip:alice@other.invalid;transport=wss", 1),
             ("sip:Alice@one.example", 1), // users are told apart by case
             ("sip:alice@three.example", 1),
             ("sip:one.example", 4),
             ("sip:192.0.2.1", 1),
         ] {
             let uri = Uri::parse(uri.as_bytes()).expect("a URI");
-            assert_eq!(accounts.find(&uri, &local), Some(AccountId(expected)), "{uri}");
+            assert_eq!(accounts.find(&uri, &local, "ours.invalid"), Some(AccountId(expected)), "{uri}");
         }
         accounts.remove(AccountId(1));
         let stranger = Uri::parse(b"sip:alice@three.example").expect("a URI");
-        assert_eq!(accounts.find(&stranger, &local), None);
+        assert_eq!(accounts.find(&stranger, &local, "ours.invalid"), None);
     }
 }

@@ -262,6 +262,11 @@ impl Core {
         uri
     }
 
+    /// The account a request with this URI is for.
+    pub fn account_at(&self, uri: &Uri) -> Option<AccountId> {
+        self.accounts.find(uri, &self.config.local, &self.unlistening)
+    }
+
     /// An account that takes part: not one that was removed.
     ///
     /// # Errors

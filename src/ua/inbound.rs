@@ -128,7 +128,7 @@ impl UserAgent {
         if let Some(unsupported) = required_extensions(request) {
             return Err(Refusal::with(420, "Unsupported", unsupported));
         }
-        match self.core.accounts.find(&uri, &self.core.config.local) {
+        match self.core.account_at(&uri) {
             None if uri.user.is_some() => Err(Refusal::new(404)),
             _ => Ok(()),
         }
@@ -149,7 +149,7 @@ impl UserAgent {
             return Err(Refusal::with(503, "Retry-After", RETRY_AFTER));
         }
         let uri = sip_uri(request)?;
-        let account = core.accounts.find(&uri, &core.config.local).ok_or_else(|| Refusal::new(404))?;
+        let account = core.account_at(&uri).ok_or_else(|| Refusal::new(404))?;
         let merge_key = core.merge_key(request);
         if core.merge_keys.contains_key(&merge_key) {
             return Err(Refusal::new(482));

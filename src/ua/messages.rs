@@ -248,7 +248,7 @@ pub(super) fn check_rate(flow: Flow, core: &mut Core, now: Instant) -> Result<()
 fn admit(request: &Message, flow: Flow, core: &mut Core, now: Instant) -> Result<AccountId, Refusal> {
     check_rate(flow, core, now)?;
     let uri = sip_uri(request)?;
-    let account = core.accounts.find(&uri, &core.config.local).ok_or_else(|| Refusal::new(404))?;
+    let account = core.account_at(&uri).ok_or_else(|| Refusal::new(404))?;
     match required_extensions(request) {
         Some(unsupported) => Err(Refusal::with(420, "Unsupported", unsupported)),
         None => Ok(account),

@@ -71,7 +71,7 @@ loadmodule "presence_dialoginfo.so"
 modparam("usrloc", "db_mode", 0)
 modparam("registrar", "min_expires", 20)
 modparam("registrar", "max_expires", 3600)
-modparam("registrar", "gruu_enabled", 1)
+modparam("registrar", "gruu_enabled", {gruu})
 modparam("registrar", "outbound_mode", 1)
 modparam("registrar", "use_path", 1)
 modparam("registrar", "received_avp", "$avp(RECEIVED)")
@@ -209,7 +209,7 @@ def certificate(folder: Path, domain: str) -> tuple[Path, Path, Path]:
 class Kamailio:
     """One Kamailio; `stop()` and `start()` again are a crash and a restart: what it knew is gone."""
 
-    def __init__(self, folder: Path, *, algorithm: str = "MD5") -> None:
+    def __init__(self, folder: Path, *, algorithm: str = "MD5", gruu: bool = True) -> None:
         self.folder = folder
         self.port, self.tls_port, self.ws_port, self.wss_port = (free_port() for _ in range(4))
         self.ca, server, key = certificate(folder / "tls", DOMAIN)
@@ -226,6 +226,7 @@ class Kamailio:
                 ws_port=self.ws_port,
                 wss_port=self.wss_port,
                 algorithm=algorithm,
+                gruu=int(gruu),
                 passwords=passwords,
             )
         )

@@ -403,7 +403,7 @@ impl UserAgent {
         let core = &mut self.core;
         check_rate(flow, core, now)?;
         let uri = sip_uri(request)?;
-        let account = core.accounts.find(&uri, &core.config.local).ok_or_else(|| Refusal::new(404))?;
+        let account = core.account_at(&uri).ok_or_else(|| Refusal::new(404))?;
         if let Some(unsupported) = required_extensions(request) {
             return Err(Refusal::with(420, "Unsupported", unsupported));
         }
